@@ -1,0 +1,4 @@
+//! Call sites, SQL texts and stacks.
+
+pub(crate) mod sql;
+pub(crate) mod text;
