@@ -285,7 +285,7 @@ mod tests {
         #[test]
         fn no_path_stays_absolute(path in r"(/|\\|C:|\.\.|home|me|src|tests|crates|registry|x\.rs|\x{202e}|-|~){0,12}") {
             let shown = source_path(&path);
-            prop_assert!(!shown.starts_with(['/', '\\']), "{}", shown);
+            prop_assert!(!shown.starts_with('/'), "{}", shown);
             prop_assert!(!shown.split('/').any(|part| part == ".."), "{}", shown);
             prop_assert!(!shown.chars().any(is_hidden));
         }

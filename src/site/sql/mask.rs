@@ -40,19 +40,22 @@ pub(crate) fn mask_sql_for(sql: &str, dialect: Dialect) -> String {
     }
     let read = &sql[..limit];
     let (labels, secret) = label(read, dialect);
-    let mut shown = show(&read[..secret], &labels);
-    if sql[secret..].bytes().any(|byte| !is_space(byte)) {
+    let mut shown = fold_lists(&show(&read[..secret], &labels));
+    let more = sql[secret..].bytes().any(|byte| !is_space(byte));
+    if more && !shown.ends_with('…') {
         shown.push_str(if shown.is_empty() { "…" } else { " …" });
     }
-    escape_text(&fold_lists(&shown), MASKED_CHARS).into_owned()
+    escape_text(&shown, MASKED_CHARS).into_owned()
 }
 
-/// What a byte is in the reading that says the worst of it.
+/// What a byte is in the reading that shows the least of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Label {
     Shown,
-    Dropped,
+    /// Part of a value.
     Masked,
+    /// Part of a comment.
+    Dropped,
 }
 
 /// A label for each byte, and the first position from which nothing may be shown.
@@ -65,10 +68,10 @@ fn label(text: &str, dialect: Dialect) -> (Vec<Label>, usize) {
             if token.start >= secret {
                 break;
             }
-            let worst = judge(token, text, dialect);
-            if worst > Label::Shown {
+            let least = judge(token, text, dialect);
+            if least > Label::Shown {
                 for label in &mut labels[token.start..token.end] {
-                    *label = worst.max(*label);
+                    *label = least.max(*label);
                 }
             }
             if let Some(begin) = secrecy.begins(token, text) {
