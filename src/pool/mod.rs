@@ -14,6 +14,7 @@ mod options;
 mod probe;
 mod transaction;
 mod way_back;
+mod witness;
 
 use std::fmt;
 use std::future::Future;

@@ -280,6 +280,12 @@ struct Live {
     phase: Phase,
     /// The server's state is not known from what was seen: ask it before the next borrower does.
     unsure: bool,
+    /// The user's own text, or code that was not seen, may have opened a transaction.
+    by_text: bool,
+    /// Something was dropped in flight: its answer is still to be read.
+    cut: bool,
+    /// A ROLLBACK is queued on a connection that is kept: sent with the next statement.
+    rollback_queued: bool,
     /// A statement was seen to fail since the transaction began.
     failed: bool,
     /// The finding that speaks of this holder.
@@ -303,6 +309,17 @@ pub(crate) enum Use {
     Begin,
     Commit,
     Rollback,
+}
+
+/// What is not known of a connection that comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubts {
+    /// The server has to be asked for its state before the next borrower gets it.
+    pub(crate) unsure: bool,
+    /// A transaction found open is the user's doing, not that of a cut of ours.
+    pub(crate) by_text: bool,
+    /// Something was dropped in flight: its answer is still to be read.
+    pub(crate) cut: bool,
 }
 
 /// A reported holder that has come back.
@@ -353,6 +370,9 @@ impl Cell {
                 in_transaction: false,
                 phase: Phase::Held,
                 unsure: false,
+                by_text: false,
+                cut: false,
+                rollback_queued: false,
                 failed: false,
                 claimed: None,
                 released_at: None,
@@ -376,13 +396,16 @@ impl Cell {
         live.last_sql = None;
         live.uses = live.uses.saturating_add(1);
         live.unsure = true;
+        live.by_text = true;
         live.enter(Doing::Unknown, now);
     }
 
     /// The text of the statement that is about to run.
     pub(crate) fn told(&self, sql: Arc<SqlText>) {
         let mut live = self.live.lock();
-        live.unsure |= sql.verb != Verb::Plain;
+        let plain = sql.verb == Verb::Plain;
+        live.unsure |= !plain;
+        live.by_text |= !plain;
         live.last_sql = Some(sql);
     }
 
@@ -418,7 +441,15 @@ impl Cell {
                 live.failed = true;
                 live.unsure = true;
             }
-            Ending::Cut => live.unsure = true,
+            Ending::Cut => {
+                live.unsure = true;
+                live.cut = true;
+            }
+        }
+        if live.rollback_queued && ending != Ending::Cut {
+            // It was sent before the statement, so the server has done it.
+            live.rollback_queued = false;
+            live.in_transaction = false;
         }
         live.enter(Doing::Idle, now);
     }
@@ -442,7 +473,14 @@ impl Cell {
     pub(crate) fn did(&self, what: Use, ending: Ending, open: usize) {
         let now = Moment::now();
         let mut live = self.live.lock();
-        live.in_transaction = open > 0;
+        match ending {
+            // Only queued: on the server the transaction is open until the next statement.
+            Ending::Cut => live.rollback_queued |= open == 0 && live.in_transaction,
+            Ending::Succeeded | Ending::Failed => {
+                live.rollback_queued = false;
+                live.in_transaction = open > 0;
+            }
+        }
         if ending == Ending::Succeeded {
             match what {
                 // Before the first statement nothing is unsure; within a transaction, whatever was.
@@ -461,15 +499,22 @@ impl Cell {
         live.enter(Doing::Idle, now);
     }
 
-    /// A rollback was queued on a connection that is kept: it runs before the next statement.
+    /// Something of the guard's own was dropped in flight: the server has to be asked.
     pub(crate) fn unsure(&self) {
-        self.live.lock().unsure = true;
+        let mut live = self.live.lock();
+        live.unsure = true;
+        live.cut = true;
     }
 
-    /// Whether the server has to be asked for its state before the next borrower gets it.
-    pub(crate) fn is_unsure(&self) -> bool {
+    /// What the way back has to settle.
+    pub(crate) fn doubts(&self) -> Doubts {
         let live = self.live.lock();
-        live.unsure || live.doing == Doing::InFlight
+        let in_flight = live.doing == Doing::InFlight;
+        Doubts {
+            unsure: live.unsure || in_flight,
+            by_text: live.by_text,
+            cut: live.cut || in_flight,
+        }
     }
 
     /// Whether a statement was seen to fail since the transaction began.

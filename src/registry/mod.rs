@@ -23,7 +23,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
-pub(crate) use self::holder::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::holder::{Begun, Cell, Doubts, Ended, Ending, Use};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Closing, Gauges, Policy, PoolRecord};
 pub use self::pool::{PoolInfo, PoolStatus};
