@@ -10,6 +10,7 @@
 //!   size, or the naming of a symbol.
 //! - `Registry::pools` is taken alone.
 
+mod cell;
 mod holder;
 mod lease;
 mod pool;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
-pub(crate) use self::holder::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Closing, Gauges, Policy, PoolRecord};
 pub use self::pool::{PoolInfo, PoolStatus};

@@ -32,6 +32,7 @@ const READ_BYTES: usize = 64 * 1024;
 ///
 /// # Cost
 /// Linear, no allocation; a text of more than 64 KiB is [`Verb::Unknown`] at once.
+#[cfg(test)]
 pub(crate) fn classify(sql: &str) -> Verb {
     classify_for(sql, Dialect::Unknown)
 }

@@ -27,6 +27,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// # Cost
 /// Linear, and bounded: at most nine passes over the first 16 KiB, one for a text without backslashes,
 /// comments and other characters that databases disagree about.
+#[cfg(test)]
 pub(crate) fn mask_sql(sql: &str) -> String {
     mask_sql_for(sql, Dialect::Unknown)
 }

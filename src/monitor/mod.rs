@@ -4,9 +4,11 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod scan;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Moment, Stops, uptime};
@@ -23,7 +25,7 @@ use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::site::{CallSite, SqlText, sql::Dialect};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::watchdog::{Next, Stop, Watchdog};
+use crate::watchdog::Watchdog;
 
 /// Watches pools, and says who holds their connections for too long.
 ///
@@ -299,7 +301,7 @@ impl Monitor {
     pub(crate) fn start(&self) {
         self.0.started.get_or_init(|| {
             let monitor = Arc::downgrade(&self.0);
-            let started = self.0.watchdog.start(move |stop| scan(&monitor, stop));
+            let started = self.0.watchdog.start(move |stop| scan::scan(&monitor, stop));
             if let Err(error) = started {
                 Voice::here().error(&format!(
                     "the watchdog thread cannot be started ({error}): holders are listed, and not reported"
@@ -326,70 +328,7 @@ fn current_span() -> Option<SpanInfo> {
     })
 }
 
-/// One pass of the watchdog: copy, judge, say.
-fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
-    let Some(inner) = monitor.upgrade() else {
-        return Next::End;
-    };
-    if let Some((from, to)) = stop {
-        inner.stops.lock().record(from, to);
-    }
-    let monitor = Monitor(inner);
-    let registry = &monitor.0.registry;
-    if registry.is_quiet() && !registry.pools().iter().any(|pool| pool.is_closing()) {
-        return Next::Rest;
-    }
-    let config = &monitor.0.config;
-    let now = Moment::now();
-    let stops = monitor.0.stops.lock().clone();
-    let snapshot = registry.snapshot(now, &monitor.limits(), &stops);
-    let verdict = judge::holds(&snapshot.holders);
-    let everything = monitor.detail() == Detail::Backtrace;
-    let claims: Vec<_> = verdict
-        .claims
-        .into_iter()
-        .filter(|claim| everything || claim.kind.always_speaks())
-        .collect();
-
-    let mut door = monitor.0.door.lock();
-    let interval = config.get_report_interval();
-    let shown = door.claims(&claims, &snapshot, interval, now);
-    let closings = door.closings(&snapshot, config.get_wait(), now);
-    for (holder, finding) in &shown.claimed {
-        registry.claim(*holder, finding.0);
-    }
-    // After the claims: a holder that ended in the meantime is among these.
-    let returned = door.returned(registry.take_ended(), &snapshot);
-    drop(door);
-    for finding in [shown.findings, closings.findings, returned]
-        .into_iter()
-        .flatten()
-    {
-        monitor.0.reporter.say(finding);
-    }
-    let next = [verdict.next, shown.next, closings.next]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Watchdog::LONGEST);
-    // A holder that comes after this scan is due no sooner than the shortest threshold.
-    Next::Scan(next.min(monitor.shortest_threshold()))
-}
-
 impl Monitor {
-    /// No holder can become overdue in less time than this.
-    fn shortest_threshold(&self) -> Duration {
-        let limits = self.limits();
-        let fixed = match limits.threshold {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Auto => Duration::from_secs(1),
-        };
-        fixed
-            .min(limits.idle_in_transaction.unwrap_or(fixed))
-            .min(self.0.config.get_wait())
-            .min(self.0.registry.shortest_policy())
-    }
-
     /// Numbers a finding that was made elsewhere, and hands it to the reporter.
     pub(crate) fn say(&self, make: impl FnOnce(FindingId) -> Finding) {
         let id = self.0.door.lock().new_id();
