@@ -314,6 +314,7 @@ impl Monitor {
         Limits {
             threshold: self.threshold(),
             idle_in_transaction: self.0.config.get_idle_in_transaction(),
+            grace: self.0.config.get_grace(),
         }
     }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Closing, Gauges, Policy, PoolRecord};
