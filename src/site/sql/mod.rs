@@ -17,6 +17,7 @@ mod reading;
 mod secrecy;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub(crate) use classify::{Verb, classify, classify_for};
 pub(crate) use mask::{mask_sql, mask_sql_for};

@@ -93,6 +93,23 @@ fn a_backslash_before_a_quote_hides_both_readings() {
 }
 
 #[test]
+fn a_string_on_the_next_line_may_go_on_with_the_escapes_of_the_first() {
+    for sql in [
+        r"SELECT E'a' ~ 'b\'secret'",
+        r"SELECT E'a' -- c ~ 'b\'secret'",
+        r"SELECT E'a' ~ '\' 'secret'",
+    ] {
+        let sql = sql.replace('~', "\n");
+        for dialect in DIALECTS {
+            // Only PostgreSQL has such strings.
+            let shown = mask_sql_for(&sql, dialect);
+            let known = matches!(dialect, Dialect::Unknown | Dialect::Postgres);
+            assert!(!known || !shown.contains("secret"), "{sql:?} -> {shown}");
+        }
+    }
+}
+
+#[test]
 fn double_quotes_are_shown_only_where_they_surely_name_something() {
     let sql = r#"SELECT "id", "Bob Secret" FROM "shop"."orders" WHERE a = "x"#;
     masks(sql, "SELECT ?, ? FROM ?.? WHERE a = ?");
