@@ -187,11 +187,12 @@ impl<'a> Lexer<'a> {
 
     /// A bind parameter, a dollar string or an identifier, each of which `$`, `:` or `@` may begin.
     fn sign(&mut self, start: usize, sign: u8) -> (Kind, usize, bool) {
-        if sign == b'$' && self.reading.dollar_strings {
-            if let Some((end, open)) = self.dollar_string(start) {
-                self.continues = Continues::No;
-                return (Kind::Text, end, open);
-            }
+        if sign == b'$'
+            && self.reading.dollar_strings
+            && let Some((end, open)) = self.dollar_string(start)
+        {
+            self.continues = Continues::No;
+            return (Kind::Text, end, open);
         }
         if self.reading.tcl_binds {
             return self.tcl_bind(start);

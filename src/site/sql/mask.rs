@@ -218,8 +218,9 @@ fn group_of_placeholders(text: &str) -> Option<(usize, usize)> {
     let mut items = 0;
     for item in inside.split(',') {
         let item = item.trim().trim_start_matches(['-', '+']);
-        let signed = item.starts_with(['?', '$', ':', '@']) && !item.contains(' ');
-        if !signed && !(end.is_none() && item.is_empty()) {
+        let placeholder = item.starts_with(['?', '$', ':', '@']) && !item.contains(' ');
+        let cut = end.is_none() && item.is_empty();
+        if !placeholder && !cut {
             return None;
         }
         items += 1;

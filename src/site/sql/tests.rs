@@ -83,6 +83,7 @@ fn every_literal_becomes_a_question_mark() {
         "SELECT DATE'2020' FROM t1 WHERE x=INTERVAL 5 DAY",
         "SELECT DATE ? FROM t1 WHERE x=INTERVAL ? DAY",
     );
+    // SQLite takes the parentheses for a part of the parameter's name, up to a blank.
     masks("SELECT $1::numeric(10, 2)", "SELECT $1::numeric(? ?)");
 }
 
@@ -107,6 +108,22 @@ fn a_string_on_the_next_line_may_go_on_with_the_escapes_of_the_first() {
             assert!(!known || !shown.contains("secret"), "{sql:?} -> {shown}");
         }
     }
+}
+
+#[test]
+fn a_statement_behind_a_continued_string_is_seen() {
+    // Read as separate strings, the second one ends early and `--` hides the rest.
+    let sql = "SELECT '\\x\\' E'x'\n '--\\'y--\\'', ; COMMIT";
+    assert_eq!(classify_for(sql, Dialect::Postgres), Verb::Unknown);
+    assert_eq!(classify(sql), Verb::Unknown);
+}
+
+#[test]
+fn a_doubled_quote_does_not_end_an_escape_string() {
+    let sql = r"SELECT 'x', E'a''b\'secret', d";
+    assert!(!mask_sql_for(sql, Dialect::Postgres).contains("secret"));
+    let sql = r"SELECT E'a''b\'c', d";
+    assert_eq!(mask_sql_for(sql, Dialect::Postgres), "SELECT ?, d");
 }
 
 #[test]

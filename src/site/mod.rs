@@ -1,4 +1,0 @@
-//! Call sites, SQL texts and stacks.
-
-pub(crate) mod sql;
-pub(crate) mod text;
