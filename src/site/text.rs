@@ -136,10 +136,11 @@ fn known_root(parts: &[&str]) -> Option<String> {
             .map(|tail| tail.join("/"))
     };
     // `/rustc/<hash>/library/…` and `…/lib/rustlib/src/rust/library/…`
-    if let Some(at) = find("library") {
-        if at > 0 && (parts[at - 1] == "rust" || (at > 1 && parts[at - 2] == "rustc")) {
-            return tail(at);
-        }
+    if let Some(at) = find("library")
+        && at > 0
+        && (parts[at - 1] == "rust" || (at > 1 && parts[at - 2] == "rustc"))
+    {
+        return tail(at);
     }
     // `…/registry/src/<index>/tower-0.5.2/src/…`
     if let Some(at) = find("registry").filter(|at| parts.get(at + 1) == Some(&"src")) {
