@@ -1,7 +1,5 @@
 //! Cuts a SQL text into tokens under one reading.
 //!
-//! over 400 lines because the rules of one tokenizer are read together.
-//!
 //! Responsible for where a token begins and ends, nothing else: it accepts any text, and every byte
 //! belongs to exactly one token. Not responsible for what a token means.
 //!
