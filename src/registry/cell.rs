@@ -382,7 +382,7 @@ impl Cell {
                 .as_ref()
                 .and_then(|scope| match scope.in_poll_since() {
                     Some(_) => Some(Duration::ZERO),
-                    None => scope.last_poll_ended().map(|ended| now.since(ended)),
+                    None => scope.last_polled().map(|ended| now.since(ended)),
                 }),
         }
     }
