@@ -132,6 +132,10 @@ fn serving(group: &Group, oldest: &Holder) -> String {
     if let Some(ago) = oldest.polled_ago {
         let _ = match ago.as_millis() {
             0 => write!(text, "; being polled now"),
+            // The last use lies inside of a poll, so a later one would have begun after it.
+            _ if oldest.uses > 0 && ago >= oldest.activity_for => {
+                write!(text, "; not polled since the last use")
+            }
             _ => write!(text, "; last polled {} ago", span(ago)),
         };
     }
