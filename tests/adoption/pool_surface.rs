@@ -1,0 +1,258 @@
+//! User code: every method of sqlx's `Pool` and of the guards it hands out, with sqlx's errors.
+
+use std::time::Duration;
+
+use sqlx::{Connection, Error, PgConnection, Postgres};
+
+use crate::db::{PgPool, PgPoolOptions, Pool, PoolConnection, all_back};
+use crate::ground;
+
+/// Two connections and little patience: the pool is exhausted easily, and says so soon.
+async fn pool(test: &str) -> Option<PgPool> {
+    let options = ground::postgres(test).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_millis(300))
+        .connect_with(options)
+        .await;
+    Some(pool.expect("the server answers"))
+}
+
+async fn pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(conn)
+        .await
+}
+
+#[tokio::test]
+async fn a_pool_connects_in_four_ways() -> sqlx::Result<()> {
+    let Some(url) = ground::postgres_url() else {
+        return Ok(());
+    };
+    let options: sqlx::postgres::PgConnectOptions = url.parse()?;
+    let pools = [
+        PgPool::connect(&url).await?,
+        PgPool::connect_with(options.clone()).await?,
+        Pool::<Postgres>::connect_lazy(&url)?,
+        Pool::<Postgres>::connect_lazy_with(options),
+    ];
+    assert_eq!(pools.each_ref().map(|pool| pool.size()), [1, 1, 0, 0]);
+    for pool in pools {
+        let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
+        assert_eq!(one, 1);
+        pool.close().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_read_is_the_same_error() {
+    assert!(matches!(
+        PgPool::connect("not a url").await,
+        Err(Error::Configuration(_))
+    ));
+    assert!(matches!(
+        PgPool::connect_lazy("not a url"),
+        Err(Error::Configuration(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_pool_is_acquired_from_until_it_is_exhausted() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface").await else {
+        return Ok(());
+    };
+    let first = pool.acquire().await?;
+    assert!(pool.try_acquire().is_none(), "the second is not open yet");
+    let second = pool.acquire().await?;
+    assert_eq!((pool.size(), pool.num_idle()), (2, 0));
+    assert!(matches!(pool.acquire().await, Err(Error::PoolTimedOut)));
+    assert!(matches!(pool.begin().await, Err(Error::PoolTimedOut)));
+    assert!(matches!(
+        pool.begin_with("BEGIN").await,
+        Err(Error::PoolTimedOut)
+    ));
+    assert!(pool.try_begin().await?.is_none());
+    assert!(pool.try_begin_with("BEGIN").await?.is_none());
+    let by_statement = sqlx::query("SELECT 1").execute(&pool).await;
+    assert!(matches!(by_statement, Err(Error::PoolTimedOut)));
+
+    drop(first);
+    all_but_one_back(&pool).await;
+    let third = pool.try_acquire().expect("one is idle");
+    drop((second, third));
+    all_back(&pool).await;
+    assert_eq!((pool.size(), pool.num_idle()), (2, 2));
+    Ok(())
+}
+
+async fn all_but_one_back(pool: &PgPool) {
+    while pool.num_idle() + 1 != pool.size() as usize {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pool_begins_in_four_ways() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_begin").await else {
+        return Ok(());
+    };
+    let level = async |conn: &mut PgConnection| -> sqlx::Result<String> {
+        sqlx::query_scalar("SHOW transaction_isolation")
+            .fetch_one(conn)
+            .await
+    };
+    let mut tx = pool.begin().await?;
+    assert_eq!(level(&mut tx).await?, "read committed");
+    tx.commit().await?;
+
+    let mut tx = pool
+        .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        .await?;
+    assert_eq!(level(&mut tx).await?, "serializable");
+    tx.commit().await?;
+
+    all_back(&pool).await;
+    let mut tx = pool.try_begin().await?.expect("one is idle");
+    assert_eq!(level(&mut tx).await?, "read committed");
+    tx.rollback().await?;
+
+    all_back(&pool).await;
+    let tx = pool
+        .try_begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .await?;
+    let mut tx = tx.expect("one is idle");
+    assert_eq!(level(&mut tx).await?, "repeatable read");
+    tx.rollback().await?;
+    all_back(&pool).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_begin_that_begins_nothing_is_the_same_error() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_begin_failed").await else {
+        return Ok(());
+    };
+    let nothing = pool.begin_with("SELECT 1").await;
+    assert!(matches!(nothing, Err(Error::BeginFailed)));
+    let refused = pool.begin_with("BEGIN NONSENSE").await;
+    assert!(matches!(refused, Err(Error::Database(_))));
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
+    assert_eq!(one, 1);
+    all_back(&pool).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closed_pool_says_so_everywhere() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_close").await else {
+        return Ok(());
+    };
+    let conn = pool.acquire().await?;
+    let clone = pool.clone();
+    let mut event = pool.close_event();
+    let until = tokio::spawn(async move { event.do_until(std::future::pending::<()>()).await });
+    let closed = tokio::spawn(pool.close_event());
+    assert!(!clone.is_closed());
+
+    let closing = tokio::spawn(async move { clone.close().await });
+    closed.await.expect("the event comes");
+    assert!(matches!(
+        until.await.expect("the event comes"),
+        Err(Error::PoolClosed)
+    ));
+    assert!(pool.is_closed());
+    assert!(matches!(pool.acquire().await, Err(Error::PoolClosed)));
+    assert!(matches!(pool.begin().await, Err(Error::PoolClosed)));
+    let by_statement = sqlx::query("SELECT 1").execute(&pool).await;
+    assert!(matches!(by_statement, Err(Error::PoolClosed)));
+    assert!(pool.try_acquire().is_none());
+
+    // It waits for what is still out.
+    assert!(!closing.is_finished());
+    drop(conn);
+    closing.await.expect("the task ends");
+    assert_eq!(pool.size(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pool_shows_and_changes_its_options() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_options").await else {
+        return Ok(());
+    };
+    assert_eq!(pool.options().get_max_connections(), 2);
+    assert_eq!(
+        pool.options().get_acquire_timeout(),
+        Duration::from_millis(300)
+    );
+    let said = format!("{pool:?}");
+    assert!(said.starts_with("Pool"), "{said}");
+
+    let options = (*pool.connect_options()).clone();
+    pool.set_connect_options(options.application_name("renamed"));
+    // The one that is open keeps its name, the next one has the new one.
+    let first = pool.acquire().await?;
+    let mut second = pool.acquire().await?;
+    let name: String = sqlx::query_scalar("SHOW application_name")
+        .fetch_one(&mut *second)
+        .await?;
+    assert_eq!(name, "renamed");
+    drop((first, second));
+    all_back(&pool).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_now_or_on_drop() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_closed").await else {
+        return Ok(());
+    };
+    let mut conn: PoolConnection<Postgres> = pool.acquire().await?;
+    let first = pid(&mut conn).await?;
+    conn.close().await?;
+    assert_eq!(pool.size(), 0);
+
+    let mut conn = pool.acquire().await?;
+    let second = pid(&mut conn).await?;
+    conn.close_on_drop();
+    drop(conn);
+    while pool.size() != 0 {
+        tokio::task::yield_now().await;
+    }
+    let third = pid(&mut *pool.acquire().await?).await?;
+    assert!(first != second && second != third);
+    all_back(&pool).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_detached_connection_leaves_its_place_and_a_leaked_one_keeps_it() -> sqlx::Result<()> {
+    let Some(pool) = pool("surface_detached").await else {
+        return Ok(());
+    };
+    let mut detached: PgConnection = pool.acquire().await?.detach();
+    assert_eq!(pool.size(), 0);
+    let mut leaked: PgConnection = pool.acquire().await?.leak();
+    assert_eq!(pool.size(), 1);
+    let held = pool.acquire().await?;
+    assert!(matches!(pool.acquire().await, Err(Error::PoolTimedOut)));
+
+    assert_ne!(pid(&mut detached).await?, pid(&mut leaked).await?);
+    detached.close().await?;
+    leaked.close().await?;
+    drop(held);
+    Ok(())
+}
+
+#[tokio::test]
+async fn guards_and_pools_are_what_user_code_needs_them_to_be() {
+    fn shared<T: Clone + std::fmt::Debug + Send + Sync + Unpin + 'static>() {}
+    fn owned<T: std::fmt::Debug + Send + Sync + Unpin + 'static>() {}
+    fn borrowed<C: AsRef<PgConnection> + AsMut<PgConnection>>() {}
+    shared::<PgPool>();
+    shared::<PgPoolOptions>();
+    owned::<PoolConnection<Postgres>>();
+    owned::<crate::db::Transaction<'static, Postgres>>();
+    borrowed::<PoolConnection<Postgres>>();
+}
