@@ -9,7 +9,7 @@ pub(crate) use sqlx::mysql::MySqlPoolOptions;
 pub(crate) use sqlx::pool::{PoolConnection, PoolOptions};
 pub(crate) use sqlx::postgres::PgPoolOptions;
 pub(crate) use sqlx::sqlite::SqlitePoolOptions;
-pub(crate) use sqlx::{AnyPool, MySqlPool, PgPool, Pool, SqlitePool, Transaction};
+pub(crate) use sqlx::{AnyPool, MySqlPool, PgPool, PgTransaction, Pool, SqlitePool, Transaction};
 
 /// sqlx's own pool, for what takes nothing else (`PgListener`, `PgPoolCopyExt`).
 pub(crate) fn as_sqlx<DB: sqlx::Database>(pool: &Pool<DB>) -> &sqlx::Pool<DB> {

@@ -29,7 +29,7 @@ pub(crate) async fn postgres(test: &str) -> Option<PgConnectOptions> {
 pub(crate) async fn empty_postgres(test: &str) -> Option<PgConnectOptions> {
     let url = postgres_url()?;
     let options: PgConnectOptions = url.parse().expect("the URL is one of PostgreSQL");
-    let schema = format!("adoption_{test}");
+    let schema = format!("{}_{test}", env!("CARGO_CRATE_NAME"));
     let mut conn = options.connect().await.expect("the server answers");
     for statement in [
         format!("DROP SCHEMA IF EXISTS {schema} CASCADE"),
@@ -46,7 +46,7 @@ pub(crate) async fn empty_postgres(test: &str) -> Option<PgConnectOptions> {
 pub(crate) async fn mariadb(test: &str) -> Option<MySqlConnectOptions> {
     let url = mariadb_url()?;
     let options: MySqlConnectOptions = url.parse().expect("the URL is one of MariaDB");
-    let database = format!("adoption_{test}");
+    let database = format!("{}_{test}", env!("CARGO_CRATE_NAME"));
     let mut conn = options.connect().await.expect("the server answers");
     for statement in [
         format!("DROP DATABASE IF EXISTS {database}"),
@@ -77,7 +77,7 @@ pub(crate) async fn sqlite(test: &str) -> SqliteConnectOptions {
 
 /// Where a test's SQLite database lies; what an earlier run left there is removed.
 pub(crate) fn sqlite_file(test: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("adoption");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     for suffix in ["", "-wal", "-shm", "-journal"] {
         // Absent is what we want: an error here says no more than that.
