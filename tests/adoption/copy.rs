@@ -41,7 +41,7 @@ async fn copy_in_a_transaction_is_rolled_back_with_it() -> sqlx::Result<()> {
         return Ok(());
     };
     let mut tx = pool.begin().await?;
-    let mut copy = (&mut *tx).copy_in_raw(IN).await?;
+    let mut copy = tx.copy_in_raw(IN).await?;
     copy.send(b"gone,1\n".as_slice()).await?;
     copy.finish().await?;
     tx.rollback().await?;

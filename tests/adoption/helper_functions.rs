@@ -56,6 +56,8 @@ async fn bodies(pool: &PgPool) -> sqlx::Result<Vec<String>> {
 }
 
 #[tokio::test]
+// The point is that each spelling compiles, also the longer one.
+#[allow(clippy::explicit_auto_deref)]
 async fn a_helper_takes_every_loan_of_a_guard() -> sqlx::Result<()> {
     let Some(pool) = pool("helpers").await else {
         return Ok(());
