@@ -5,6 +5,8 @@
 mod db;
 #[path = "adoption/ground.rs"]
 mod ground;
+#[path = "support/mod.rs"]
+mod support;
 
 #[path = "adoption/advisory_lock.rs"]
 mod advisory_lock;

@@ -5,11 +5,12 @@ use sqlx::postgres::{PgAdvisoryLock, PgAdvisoryLockKey};
 
 use crate::db::{PgPool, PgPoolOptions, PoolConnection, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn is_free(pool: &PgPool, lock: &PgAdvisoryLock) -> sqlx::Result<bool> {
@@ -25,7 +26,7 @@ async fn is_free(pool: &PgPool, lock: &PgAdvisoryLock) -> sqlx::Result<bool> {
 
 #[tokio::test]
 async fn a_lock_takes_a_connection_and_gives_it_back() -> sqlx::Result<()> {
-    let Some(pool) = pool("advisory_lock").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let lock = PgAdvisoryLock::new("leaktrace adoption: connection");
@@ -46,7 +47,7 @@ async fn a_lock_takes_a_connection_and_gives_it_back() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_lock_takes_a_transaction() -> sqlx::Result<()> {
-    let Some(pool) = pool("advisory_lock_transaction").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let lock = PgAdvisoryLock::with_key(PgAdvisoryLockKey::IntPair(4711, 42));
@@ -64,7 +65,7 @@ async fn a_lock_takes_a_transaction() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_lock_takes_a_loan() -> sqlx::Result<()> {
-    let Some(pool) = pool("advisory_lock_loan").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let lock = PgAdvisoryLock::new("leaktrace adoption: loan");

@@ -5,7 +5,8 @@ use sqlx::any::install_default_drivers;
 use sqlx::{Acquire, Any, AnyConnection, AnyExecutor, Executor, Row};
 
 use crate::db::{AnyPool, AnyPoolOptions, Transaction, all_back};
-use crate::ground;
+use crate::support::db::sqlite_memory;
+use crate::support::{Db, database};
 
 const WRITE: &str = "INSERT INTO notes (body) VALUES ('any')";
 
@@ -71,21 +72,21 @@ async fn the_usual_shapes(url: &str) -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn the_usual_shapes_run_on_any_of_sqlite() -> sqlx::Result<()> {
-    the_usual_shapes("sqlite::memory:").await
+    the_usual_shapes(sqlite_memory().as_any()).await
 }
 
 #[tokio::test]
 async fn the_usual_shapes_run_on_any_of_postgres() -> sqlx::Result<()> {
-    let Some(url) = ground::postgres_url() else {
+    let Some(db) = database(Db::Postgres).await else {
         return Ok(());
     };
-    the_usual_shapes(&url).await
+    the_usual_shapes(db.as_any()).await
 }
 
 #[tokio::test]
 async fn the_usual_shapes_run_on_any_of_mariadb() -> sqlx::Result<()> {
-    let Some(url) = ground::mariadb_url() else {
+    let Some(db) = database(Db::MySql).await else {
         return Ok(());
     };
-    the_usual_shapes(&url).await
+    the_usual_shapes(db.as_any()).await
 }

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, Transaction, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 #[async_trait]
 trait Notes: Send + Sync {
@@ -91,18 +92,17 @@ impl UnitOfWork<'_> {
     }
 }
 
-async fn notes(test: &str) -> Option<PgNotes> {
-    let options = ground::postgres(test).await?;
+async fn notes() -> Option<(TestDb, PgNotes)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(PgNotes {
-        pool: pool.expect("the server answers"),
-    })
+    let pool = pool.expect("the server answers");
+    Some((db, PgNotes { pool }))
 }
 
 #[tokio::test]
 async fn a_repository_behind_a_trait_uses_its_pool_and_its_callers_transaction() -> sqlx::Result<()>
 {
-    let Some(notes) = notes("repository").await else {
+    let Some((_db, notes)) = notes().await else {
         return Ok(());
     };
     let desk = Desk {
@@ -117,7 +117,7 @@ async fn a_repository_behind_a_trait_uses_its_pool_and_its_callers_transaction()
 
 #[tokio::test]
 async fn a_unit_of_work_owns_its_transaction() -> sqlx::Result<()> {
-    let Some(notes) = notes("repository_unit").await else {
+    let Some((_db, notes)) = notes().await else {
         return Ok(());
     };
     let mut unit = UnitOfWork {

@@ -119,7 +119,7 @@ async fn serve(pool: PgPool) -> String {
 
 #[tokio::test]
 async fn handlers_and_extractors_answer_over_http() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(options) = ground::postgres("axum").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

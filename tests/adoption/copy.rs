@@ -7,19 +7,20 @@ use sqlx::postgres::PgPoolCopyExt;
 
 use crate::db::{PgPool, PgPoolOptions, all_back, as_sqlx};
 use crate::ground;
+use crate::support::TestDb;
 
 const IN: &str = "COPY notes (body, stars) FROM STDIN (FORMAT csv)";
 const OUT: &str = "COPY (SELECT body, stars FROM notes ORDER BY id) TO STDOUT (FORMAT csv)";
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 #[tokio::test]
 async fn copy_goes_in_and_out_by_a_connection() -> sqlx::Result<()> {
-    let Some(pool) = pool("copy").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -37,7 +38,7 @@ async fn copy_goes_in_and_out_by_a_connection() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn copy_in_a_transaction_is_rolled_back_with_it() -> sqlx::Result<()> {
-    let Some(pool) = pool("copy_transaction").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut tx = pool.begin().await?;
@@ -55,7 +56,7 @@ async fn copy_in_a_transaction_is_rolled_back_with_it() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn copy_by_the_pool_goes_through_sqlx_s_own() -> sqlx::Result<()> {
-    let Some(pool) = pool("copy_pool").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut copy = as_sqlx(&pool).copy_in_raw(IN).await?;

@@ -36,7 +36,7 @@ async fn on_guards(
 
 #[tokio::test]
 async fn every_spelling_of_a_loan_is_an_executor_and_an_argument() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("derefs").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -69,7 +69,7 @@ async fn every_spelling_of_a_loan_is_an_executor_and_an_argument() -> sqlx::Resu
 
 #[tokio::test]
 async fn a_guard_is_used_and_gone_within_one_expression() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("derefs_temporary").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

@@ -4,6 +4,7 @@ use sqlx::{Acquire, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 async fn write_two<'a, A>(from: A, body: &str) -> sqlx::Result<()>
 where
@@ -33,10 +34,10 @@ async fn write_both_or_none(
     tx.commit().await
 }
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn count(pool: &PgPool) -> sqlx::Result<i64> {
@@ -47,7 +48,7 @@ async fn count(pool: &PgPool) -> sqlx::Result<i64> {
 
 #[tokio::test]
 async fn a_connection_is_acquired_from_anything() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_acquire").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     write_two(&pool, "the pool").await?;
@@ -66,7 +67,7 @@ async fn a_connection_is_acquired_from_anything() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_transaction_is_begun_from_anything() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_acquire_begin").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     write_both_or_none(&pool, [Some("a"), Some("b")]).await?;
@@ -85,7 +86,7 @@ async fn a_transaction_is_begun_from_anything() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_transaction_begun_from_anything_is_undone_when_it_fails() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_acquire_undone").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     // The second row is refused: the column is NOT NULL.
@@ -111,7 +112,7 @@ async fn a_transaction_begun_from_anything_is_undone_when_it_fails() -> sqlx::Re
 
 #[tokio::test]
 async fn an_acquire_moves_to_another_task() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_acquire_spawned").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let of_task = pool.clone();

@@ -77,7 +77,7 @@ where
 
 #[tokio::test]
 async fn code_that_does_not_name_its_database_runs_on_postgres() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("generic_database").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     all_shapes(&PgPoolOptions::new().connect_with(options).await?).await
@@ -85,6 +85,6 @@ async fn code_that_does_not_name_its_database_runs_on_postgres() -> sqlx::Result
 
 #[tokio::test]
 async fn code_that_does_not_name_its_database_runs_on_sqlite() -> sqlx::Result<()> {
-    let options = ground::sqlite("generic_database").await;
+    let (_db, options) = ground::sqlite().await;
     all_shapes(&SqlitePoolOptions::new().connect_with(options).await?).await
 }

@@ -4,6 +4,7 @@ use sqlx::{Executor, PgExecutor, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 async fn write<'e, E>(executor: E, body: &str) -> sqlx::Result<i64>
 where
@@ -32,15 +33,15 @@ fn is_send<T: Send>(value: T) -> T {
     value
 }
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 #[tokio::test]
 async fn a_generic_function_takes_every_executor() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_executor").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     write(&pool, "the pool").await?;
@@ -64,7 +65,7 @@ async fn a_generic_function_takes_every_executor() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_generic_function_runs_in_a_spawned_task() -> sqlx::Result<()> {
-    let Some(pool) = pool("generic_executor_spawned").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let of_pool = pool.clone();

@@ -1,106 +1,60 @@
-//! Responsible for giving each test a database of its own: a schema on PostgreSQL, a database on
-//! MariaDB, a file for SQLite. Knows sqlx only: which pool type stands on it is said in `db.rs`.
+//! Responsible for what every test starts with: a database of its own (from `support`) that holds
+//! the tables `notes` and `tags`. Knows sqlx only: which pool stands on it is said in `db.rs`.
 
-use std::path::PathBuf;
+use std::str::FromStr;
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 
-/// The tables that every test starts with, on each database.
-const TABLES: [&str; 2] = [
+use crate::support::{Db, TestDb, database, db};
+
+const POSTGRES: &str = concat!(
     include_str!("migrations/0001_notes.sql"),
-    include_str!("migrations/0002_tags.sql"),
-];
+    include_str!("migrations/0002_tags.sql")
+);
+const MARIADB: &str = "CREATE TABLE notes \
+    (id BIGINT AUTO_INCREMENT PRIMARY KEY, body VARCHAR(200) NOT NULL, stars INT)";
+const SQLITE: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT NOT NULL, stars INT)";
 
-/// A fresh PostgreSQL schema, with the tables; `None` says that there is no server to test with.
-pub(crate) async fn postgres(test: &str) -> Option<PgConnectOptions> {
-    let options = empty_postgres(test).await?;
-    let mut conn = options.connect().await.expect("the server answers");
-    for table in TABLES {
-        conn.execute(table).await.expect("the table is made");
-    }
-    conn.close().await.expect("the connection closes");
-    Some(options)
+/// A PostgreSQL database with the tables; `None` says that there is no server to test with.
+pub(crate) async fn postgres() -> Option<(TestDb, PgConnectOptions)> {
+    let db = database(Db::Postgres).await?;
+    let options = with_tables(&db, POSTGRES).await;
+    Some((db, options))
 }
 
-/// A fresh PostgreSQL schema without any table.
-pub(crate) async fn empty_postgres(test: &str) -> Option<PgConnectOptions> {
-    let url = postgres_url()?;
-    let options: PgConnectOptions = url.parse().expect("the URL is one of PostgreSQL");
-    let schema = format!("{}_{test}", env!("CARGO_CRATE_NAME"));
-    let mut conn = options.connect().await.expect("the server answers");
-    for statement in [
-        format!("DROP SCHEMA IF EXISTS {schema} CASCADE"),
-        format!("CREATE SCHEMA {schema}"),
-    ] {
-        let fresh = conn.execute(AssertSqlSafe(statement)).await;
-        fresh.expect("the schema is made");
-    }
-    conn.close().await.expect("the connection closes");
-    Some(options.options([("search_path", schema)]))
+/// A PostgreSQL database without any table.
+pub(crate) async fn empty_postgres() -> Option<(TestDb, PgConnectOptions)> {
+    let db = database(Db::Postgres).await?;
+    let options = db.url.parse().expect("the URL is well formed");
+    Some((db, options))
 }
 
-/// A fresh MariaDB database, with the table; `None` says that there is no server to test with.
-pub(crate) async fn mariadb(test: &str) -> Option<MySqlConnectOptions> {
-    let url = mariadb_url()?;
-    let options: MySqlConnectOptions = url.parse().expect("the URL is one of MariaDB");
-    let database = format!("{}_{test}", env!("CARGO_CRATE_NAME"));
-    let mut conn = options.connect().await.expect("the server answers");
-    for statement in [
-        format!("DROP DATABASE IF EXISTS {database}"),
-        format!("CREATE DATABASE {database}"),
-        format!(
-            "CREATE TABLE {database}.notes \
-             (id BIGINT AUTO_INCREMENT PRIMARY KEY, body VARCHAR(200) NOT NULL, stars INT)"
-        ),
-    ] {
-        let fresh = conn.execute(AssertSqlSafe(statement)).await;
-        fresh.expect("the database is made");
-    }
-    conn.close().await.expect("the connection closes");
-    Some(options.database(&database))
+/// A MariaDB database with the table `notes`; `None` says that there is no server to test with.
+pub(crate) async fn mariadb() -> Option<(TestDb, MySqlConnectOptions)> {
+    let db = database(Db::MySql).await?;
+    let options = with_tables(&db, MARIADB).await;
+    Some((db, options))
 }
 
-/// A fresh SQLite file, with the table. It needs no server.
-pub(crate) async fn sqlite(test: &str) -> SqliteConnectOptions {
-    let options = SqliteConnectOptions::new()
-        .filename(sqlite_file(test))
-        .create_if_missing(true);
-    let mut conn = options.connect().await.expect("the file opens");
-    let table = "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT NOT NULL, stars INT)";
-    conn.execute(table).await.expect("the table is made");
-    conn.close().await.expect("the file closes");
+/// A SQLite file with the table `notes`.
+pub(crate) async fn sqlite() -> (TestDb, SqliteConnectOptions) {
+    let db = db::sqlite_database().await;
+    let options = with_tables(&db, SQLITE).await;
+    (db, options)
+}
+
+async fn with_tables<O>(db: &TestDb, script: &'static str) -> O
+where
+    O: ConnectOptions + FromStr<Err = sqlx::Error>,
+    O::Connection: Connection<Options = O> + Sized,
+    for<'c> &'c mut O::Connection: Executor<'c, Database = <O::Connection as Connection>::Database>,
+{
+    let options: O = db.url.parse().expect("the URL is well formed");
+    let mut conn = options.connect().await.expect("the database answers");
+    conn.execute(script).await.expect("the tables are made");
+    conn.close().await.expect("the connection closes");
     options
-}
-
-/// Where a test's SQLite database lies; what an earlier run left there is removed.
-pub(crate) fn sqlite_file(test: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
-    std::fs::create_dir_all(&folder).expect("the folder can be made");
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        // Absent is what we want: an error here says no more than that.
-        let _ = std::fs::remove_file(folder.join(format!("{test}.db{suffix}")));
-    }
-    folder.join(format!("{test}.db"))
-}
-
-/// The PostgreSQL server to test with.
-pub(crate) fn postgres_url() -> Option<String> {
-    url("LEAKTRACE_TEST_POSTGRES_URL", "PostgreSQL")
-}
-
-/// The MariaDB server to test with.
-pub(crate) fn mariadb_url() -> Option<String> {
-    url("LEAKTRACE_TEST_MYSQL_URL", "MariaDB")
-}
-
-/// The server to test with, or a word on standard error that this test did not run.
-fn url(variable: &str, database: &str) -> Option<String> {
-    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        eprintln!("skipped: {variable} is not set, so nothing ran on {database}");
-    }
-    url
 }

@@ -4,6 +4,7 @@ use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, PoolConnection, Transaction, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 /// The usual helper: it does not care whether it is in a transaction.
 async fn write(conn: &mut PgConnection, body: &str) -> sqlx::Result<i64> {
@@ -43,10 +44,10 @@ async fn write_on(conn: &mut PoolConnection<Postgres>, body: &str) -> sqlx::Resu
     write(conn, body).await
 }
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn bodies(pool: &PgPool) -> sqlx::Result<Vec<String>> {
@@ -59,7 +60,7 @@ async fn bodies(pool: &PgPool) -> sqlx::Result<Vec<String>> {
 // The point is that each spelling compiles, also the longer one.
 #[allow(clippy::explicit_auto_deref)]
 async fn a_helper_takes_every_loan_of_a_guard() -> sqlx::Result<()> {
-    let Some(pool) = pool("helpers").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -89,7 +90,7 @@ async fn a_helper_takes_every_loan_of_a_guard() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_helper_passes_its_transaction_on() -> sqlx::Result<()> {
-    let Some(pool) = pool("helpers_transaction").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut tx = pool.begin().await?;
@@ -108,7 +109,7 @@ async fn a_helper_passes_its_transaction_on() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_helper_works_on_a_connection_that_no_pool_knows() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("helpers_alone").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let mut alone = PgConnection::connect_with(&options).await?;

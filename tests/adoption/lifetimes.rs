@@ -47,7 +47,7 @@ async fn begin_for_long(
 
 #[tokio::test]
 async fn transactions_are_shortened_and_borrowed() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("lifetimes").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -66,7 +66,7 @@ async fn transactions_are_shortened_and_borrowed() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_transaction_outlives_the_handle_it_was_begun_from() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("lifetimes_long").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

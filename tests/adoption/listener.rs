@@ -7,7 +7,7 @@ use crate::ground;
 
 #[tokio::test]
 async fn a_listener_hears_what_the_pool_notifies() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("listener").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

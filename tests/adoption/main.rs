@@ -3,6 +3,8 @@
 
 mod db;
 mod ground;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod advisory_lock;
 mod any;

@@ -5,6 +5,7 @@ use sqlx::{Acquire, Executor, MySql, MySqlConnection, MySqlExecutor, Row};
 
 use crate::db::{MySqlPool, MySqlPoolOptions, Transaction, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 async fn write(conn: &mut MySqlConnection, body: &str) -> sqlx::Result<u64> {
     let done = sqlx::query("INSERT INTO notes (body) VALUES (?)")
@@ -35,18 +36,18 @@ async fn write_twice<'a>(from: impl Acquire<'a, Database = MySql>, body: &str) -
     tx.commit().await
 }
 
-async fn pool(test: &str) -> Option<MySqlPool> {
-    let options = ground::mariadb(test).await?;
+async fn pool() -> Option<(TestDb, MySqlPool)> {
+    let (db, options) = ground::mariadb().await?;
     let pool = MySqlPoolOptions::new()
         .max_connections(2)
         .connect_with(options)
         .await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 #[tokio::test]
 async fn the_usual_shapes_run_on_mariadb() -> sqlx::Result<()> {
-    let Some(pool) = pool("shapes").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -83,7 +84,7 @@ async fn the_usual_shapes_run_on_mariadb() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn scripts_builders_and_half_read_streams_run_on_mariadb() -> sqlx::Result<()> {
-    let Some(pool) = pool("scripts").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     sqlx::raw_sql("INSERT INTO notes (body) VALUES ('a'); INSERT INTO notes (body) VALUES ('b')")

@@ -4,16 +4,17 @@ use sqlx::{Connection, Row};
 
 use crate::db::{PgPool, PgPoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 #[tokio::test]
 async fn a_guard_answers_to_the_methods_of_a_connection() -> sqlx::Result<()> {
-    let Some(pool) = pool("methods").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -35,7 +36,7 @@ async fn a_guard_answers_to_the_methods_of_a_connection() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_connection_begins_a_transaction_of_its_own() -> sqlx::Result<()> {
-    let Some(pool) = pool("methods_begin").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -70,7 +71,7 @@ async fn a_connection_begins_a_transaction_of_its_own() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_connection_runs_a_closure_in_a_transaction() -> sqlx::Result<()> {
-    let Some(pool) = pool("methods_closure").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;

@@ -4,13 +4,15 @@ use sqlx::migrate::Migrator;
 
 use crate::db::{PgPool, PgPoolOptions, SqlitePool, SqlitePoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
+use crate::support::db::sqlite_database;
 
 static MIGRATOR: Migrator = sqlx::migrate!("tests/adoption/migrations");
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::empty_postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::empty_postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn tables(pool: &PgPool) -> sqlx::Result<Vec<String>> {
@@ -23,7 +25,7 @@ async fn tables(pool: &PgPool) -> sqlx::Result<Vec<String>> {
 
 #[tokio::test]
 async fn migrations_run_on_the_pool_and_a_second_time_do_nothing() -> Result<(), sqlx::Error> {
-    let Some(pool) = pool("migrations").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     sqlx::migrate!("tests/adoption/migrations")
@@ -37,7 +39,7 @@ async fn migrations_run_on_the_pool_and_a_second_time_do_nothing() -> Result<(),
 
 #[tokio::test]
 async fn migrations_run_on_a_connection() -> Result<(), sqlx::Error> {
-    let Some(pool) = pool("migrations_connection").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;
@@ -51,11 +53,8 @@ async fn migrations_run_on_a_connection() -> Result<(), sqlx::Error> {
 
 #[tokio::test]
 async fn migrations_run_on_sqlite() -> Result<(), sqlx::Error> {
-    let file = ground::sqlite_file("migrations");
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true);
-    let pool: SqlitePool = SqlitePoolOptions::new().connect_with(options).await?;
+    let db = sqlite_database().await;
+    let pool: SqlitePool = SqlitePoolOptions::new().connect(&db.url).await?;
     sqlx::migrate!("tests/adoption/social/migrations")
         .run(&pool)
         .await?;

@@ -11,7 +11,7 @@ use crate::ground;
 
 #[tokio::test]
 async fn each_hook_runs_and_is_obeyed() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("hooks").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let [connected, acquired, released] = [const { AtomicUsize::new(0) }; 3].map(Arc::new);
@@ -71,7 +71,7 @@ async fn each_hook_runs_and_is_obeyed() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_release_that_is_refused_closes_the_connection() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("hooks_refused").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool = PgPoolOptions::new()
@@ -92,7 +92,7 @@ async fn a_release_that_is_refused_closes_the_connection() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_connect_that_fails_fails_the_acquire() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("hooks_failed").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool = PgPoolOptions::new()

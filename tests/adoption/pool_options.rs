@@ -56,16 +56,12 @@ fn options_begin_where_sqlx_begins() {
 
 #[tokio::test]
 async fn options_end_in_a_pool_in_four_ways() -> sqlx::Result<()> {
-    let file = ground::sqlite_file("pool_options");
-    let connect = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true);
-    let url = format!("sqlite://{}", file.display());
+    let (db, connect) = ground::sqlite().await;
     let options = SqlitePoolOptions::new().max_connections(3);
     let pools = [
         options.clone().connect_with(connect.clone()).await?,
-        options.clone().connect(&url).await?,
-        options.clone().connect_lazy(&url)?,
+        options.clone().connect(&db.url).await?,
+        options.clone().connect_lazy(&db.url)?,
         options.connect_lazy_with(connect),
     ];
     for pool in pools {
@@ -79,7 +75,7 @@ async fn options_end_in_a_pool_in_four_ways() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_pool_opens_the_connections_it_was_asked_to_keep() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("pool_options_min").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new()

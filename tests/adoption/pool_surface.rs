@@ -6,16 +6,17 @@ use sqlx::{Connection, Error, PgConnection, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, Pool, PoolConnection, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 /// Two connections and little patience: the pool is exhausted easily, and says so soon.
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(Duration::from_millis(300))
         .connect_with(options)
         .await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
@@ -26,14 +27,13 @@ async fn pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
 
 #[tokio::test]
 async fn a_pool_connects_in_four_ways() -> sqlx::Result<()> {
-    let Some(url) = ground::postgres_url() else {
+    let Some((db, options)) = ground::postgres().await else {
         return Ok(());
     };
-    let options: sqlx::postgres::PgConnectOptions = url.parse()?;
     let pools = [
-        PgPool::connect(&url).await?,
+        PgPool::connect(&db.url).await?,
         PgPool::connect_with(options.clone()).await?,
-        Pool::<Postgres>::connect_lazy(&url)?,
+        Pool::<Postgres>::connect_lazy(&db.url)?,
         Pool::<Postgres>::connect_lazy_with(options),
     ];
     assert_eq!(pools.each_ref().map(|pool| pool.size()), [1, 1, 0, 0]);
@@ -59,7 +59,7 @@ async fn a_url_that_cannot_be_read_is_the_same_error() {
 
 #[tokio::test]
 async fn a_pool_is_acquired_from_until_it_is_exhausted() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let first = pool.acquire().await?;
@@ -94,7 +94,7 @@ async fn all_but_one_back(pool: &PgPool) {
 
 #[tokio::test]
 async fn a_pool_begins_in_four_ways() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_begin").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let level = async |conn: &mut PgConnection| -> sqlx::Result<String> {
@@ -130,7 +130,7 @@ async fn a_pool_begins_in_four_ways() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_begin_that_begins_nothing_is_the_same_error() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_begin_failed").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let nothing = pool.begin_with("SELECT 1").await;
@@ -145,7 +145,7 @@ async fn a_begin_that_begins_nothing_is_the_same_error() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_closed_pool_says_so_everywhere() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_close").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let conn = pool.acquire().await?;
@@ -178,7 +178,7 @@ async fn a_closed_pool_says_so_everywhere() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_pool_shows_and_changes_its_options() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_options").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     assert_eq!(pool.options().get_max_connections(), 2);
@@ -205,7 +205,7 @@ async fn a_pool_shows_and_changes_its_options() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_connection_is_closed_now_or_on_drop() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_closed").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn: PoolConnection<Postgres> = pool.acquire().await?;
@@ -228,7 +228,7 @@ async fn a_connection_is_closed_now_or_on_drop() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_detached_connection_leaves_its_place_and_a_leaked_one_keeps_it() -> sqlx::Result<()> {
-    let Some(pool) = pool("surface_detached").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut detached: PgConnection = pool.acquire().await?.detach();

@@ -20,7 +20,7 @@ async fn insert<'c>(
 
 #[tokio::test]
 async fn a_prepared_statement_runs_on_every_executor() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("prepared").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -50,7 +50,7 @@ async fn a_prepared_statement_runs_on_every_executor() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_query_that_is_not_kept_leaves_no_statement_behind() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("prepared_not").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

@@ -4,6 +4,7 @@ use sqlx::{FromRow, Row};
 
 use crate::db::{PgPool, PgPoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 #[derive(Debug, FromRow, PartialEq)]
 struct Note {
@@ -12,15 +13,15 @@ struct Note {
     stars: Option<i32>,
 }
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new().connect_with(options).await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 #[tokio::test]
 async fn rows_become_structs_on_every_executor() -> sqlx::Result<()> {
-    let Some(pool) = pool("query_as").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let done = sqlx::query("INSERT INTO notes (body, stars) VALUES ($1, $2)")
@@ -61,7 +62,7 @@ async fn rows_become_structs_on_every_executor() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_pool_is_cloned_and_lent_in_all_the_usual_ways() -> sqlx::Result<()> {
-    let Some(pool) = pool("query_as_lent").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let shared = std::sync::Arc::new(pool.clone());
@@ -79,7 +80,7 @@ async fn a_pool_is_cloned_and_lent_in_all_the_usual_ways() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_refused_statement_is_the_same_database_error() -> sqlx::Result<()> {
-    let Some(pool) = pool("query_as_refused").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let refused = sqlx::query("INSERT INTO notes (body) VALUES (NULL)")

@@ -35,7 +35,7 @@ async fn find(
 
 #[tokio::test]
 async fn built_statements_run_on_the_pool_and_in_a_transaction() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("query_builder").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

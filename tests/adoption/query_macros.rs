@@ -45,7 +45,7 @@ async fn rate(
 
 #[tokio::test]
 async fn checked_queries_run_on_the_pool_a_connection_and_a_transaction() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("query_macros").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -76,7 +76,7 @@ async fn checked_queries_run_on_the_pool_a_connection_and_a_transaction() -> sql
 async fn a_checked_query_maps_and_streams() -> sqlx::Result<()> {
     use futures::TryStreamExt;
 
-    let Some(options) = ground::postgres("query_macros_streams").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

@@ -8,7 +8,7 @@ use crate::ground;
 
 #[tokio::test]
 async fn a_script_runs_on_the_pool_a_connection_and_a_transaction() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("raw_sql").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -38,7 +38,7 @@ async fn a_script_runs_on_the_pool_a_connection_and_a_transaction() -> sqlx::Res
 
 #[tokio::test]
 async fn a_plain_string_is_a_statement() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("raw_sql_strings").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

@@ -29,7 +29,7 @@ async fn attempt(tx: &mut Transaction<'_, Postgres>, body: &str, keep: bool) -> 
 
 #[tokio::test]
 async fn a_savepoint_is_kept_or_undone_alone() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("savepoints").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;

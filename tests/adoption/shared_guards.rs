@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::db::{PgPool, PgPoolOptions, SqlitePool, SqlitePoolOptions, Transaction, all_back};
 use crate::ground;
+use crate::support::{Db, ran_on};
 
 type Shared = Arc<Mutex<Option<Transaction<'static, Postgres>>>>;
 
@@ -22,7 +23,7 @@ async fn write(shared: &Shared, body: &str) -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn two_tasks_share_one_transaction() -> sqlx::Result<()> {
-    let Some(options) = ground::postgres("shared").await else {
+    let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
     let pool: PgPool = PgPoolOptions::new().connect_with(options).await?;
@@ -54,6 +55,7 @@ async fn a_pool_lives_in_a_static() -> sqlx::Result<()> {
     });
     static ONCE: OnceCell<SqlitePool> = OnceCell::const_new();
 
+    ran_on(Db::Sqlite);
     let once = ONCE
         .get_or_try_init(|| SqlitePool::connect("sqlite::memory:"))
         .await?;

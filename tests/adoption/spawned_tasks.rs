@@ -5,14 +5,15 @@ use tokio::task::JoinSet;
 
 use crate::db::{PgPool, PgPoolOptions, PoolConnection, Transaction, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new()
         .max_connections(4)
         .connect_with(options)
         .await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 async fn count(pool: &PgPool) -> sqlx::Result<i64> {
@@ -37,7 +38,7 @@ async fn in_transaction(mut tx: Transaction<'static, Postgres>, keep: bool) -> s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_share_a_small_pool() -> sqlx::Result<()> {
-    let Some(pool) = pool("spawned").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut tasks = JoinSet::new();
@@ -60,7 +61,7 @@ async fn many_tasks_share_a_small_pool() -> sqlx::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guards_move_into_tasks_and_channels() -> sqlx::Result<()> {
-    let Some(pool) = pool("spawned_guards").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let conn = pool.acquire().await?;
@@ -87,7 +88,7 @@ async fn guards_move_into_tasks_and_channels() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn an_aborted_task_gives_its_transaction_back() -> sqlx::Result<()> {
-    let Some(pool) = pool("spawned_aborted").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut tx = pool.begin().await?;
@@ -110,7 +111,7 @@ async fn an_aborted_task_gives_its_transaction_back() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn guards_of_both_kinds_join_in_one_task() -> sqlx::Result<()> {
-    let Some(pool) = pool("spawned_joined").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let (conn, tx) = tokio::try_join!(pool.acquire(), pool.begin())?;

@@ -5,6 +5,8 @@ use sqlx::{Acquire, Executor, Row, Sqlite, SqliteConnection, SqliteExecutor};
 
 use crate::db::{SqlitePool, SqlitePoolOptions, Transaction, all_back};
 use crate::ground;
+use crate::support::TestDb;
+use crate::support::db::sqlite_memory;
 
 async fn write(conn: &mut SqliteConnection, body: &str) -> sqlx::Result<i64> {
     let done = sqlx::query("INSERT INTO notes (body) VALUES (?)")
@@ -39,17 +41,15 @@ async fn write_twice<'a>(
 }
 
 /// One connection: two that write to one SQLite file get in each other's way.
-async fn pool(test: &str) -> sqlx::Result<SqlitePool> {
-    let options = ground::sqlite(test).await;
-    SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options)
-        .await
+async fn pool() -> sqlx::Result<(TestDb, SqlitePool)> {
+    let (db, options) = ground::sqlite().await;
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    Ok((db, pool.connect_with(options).await?))
 }
 
 #[tokio::test]
 async fn the_usual_shapes_run_on_sqlite() -> sqlx::Result<()> {
-    let pool = pool("sqlite_shapes").await?;
+    let (_db, pool) = pool().await?;
     let mut conn = pool.acquire().await?;
     assert_eq!(write(&mut conn, "a").await?, 1);
     assert_eq!(count(&mut *conn).await?, 1);
@@ -82,7 +82,7 @@ async fn the_usual_shapes_run_on_sqlite() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn scripts_builders_and_half_read_streams_run_on_sqlite() -> sqlx::Result<()> {
-    let pool = pool("sqlite_scripts").await?;
+    let (_db, pool) = pool().await?;
     sqlx::raw_sql("INSERT INTO notes (body) VALUES ('a'); INSERT INTO notes (body) VALUES ('b')")
         .execute(&pool)
         .await?;
@@ -103,9 +103,10 @@ async fn scripts_builders_and_half_read_streams_run_on_sqlite() -> sqlx::Result<
 
 #[tokio::test]
 async fn a_memory_database_lives_in_its_one_connection() -> sqlx::Result<()> {
+    let db = sqlite_memory();
     let pool: SqlitePool = SqlitePoolOptions::new()
         .max_connections(1)
-        .connect("sqlite::memory:")
+        .connect(&db.url)
         .await?;
     pool.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT NOT NULL)")
         .await?;

@@ -7,9 +7,11 @@
 //! with the variable set from `LEAKTRACE_TEST_POSTGRES_URL`.
 
 use crate::db::{PgPool, SqlitePool, all_back};
+use crate::support::{Db, ran_on};
 
 #[sqlx::test(migrations = "tests/adoption/social/migrations")]
 async fn a_test_of_sqlite_adopts_its_pool(pool: sqlx::SqlitePool) -> sqlx::Result<()> {
+    ran_on(Db::Sqlite);
     let pool = SqlitePool::from(pool);
     let mut tx = pool.begin().await?;
     sqlx::query("INSERT INTO user (username, token) VALUES ('ada', 'x')")
@@ -29,6 +31,7 @@ async fn a_test_of_sqlite_adopts_a_pool_it_configures(
     options: sqlx::sqlite::SqlitePoolOptions,
     connect: sqlx::sqlite::SqliteConnectOptions,
 ) -> sqlx::Result<()> {
+    ran_on(Db::Sqlite);
     let pool = SqlitePool::from(options.max_connections(1).connect_with(connect).await?);
     let one: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
     assert_eq!((one, pool.options().get_max_connections()), (1, 1));
@@ -63,9 +66,11 @@ fn a_test_of_postgres_adopts_its_pool() {
     if std::env::var_os(IN_SECOND_RUN).is_some() {
         return on_postgres().expect("the test of a user passes");
     }
-    let Some(url) = crate::ground::postgres_url() else {
+    if !Db::Postgres.available() {
         return;
-    };
+    }
+    ran_on(Db::Postgres);
+    let url = Db::Postgres.server_url().expect("it is available");
     let name = "sqlx_test::a_test_of_postgres_adopts_its_pool";
     let binary = std::env::current_exe().expect("a test knows its binary");
     let run = std::process::Command::new(binary)

@@ -7,15 +7,16 @@ use sqlx::{Executor, Row};
 
 use crate::db::{PgPool, PgPoolOptions, all_back};
 use crate::ground;
+use crate::support::TestDb;
 
 /// One connection only: what a dropped stream still held would be missed at once.
-async fn pool(test: &str) -> Option<PgPool> {
-    let options = ground::postgres(test).await?;
+async fn pool() -> Option<(TestDb, PgPool)> {
+    let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options)
         .await;
-    Some(pool.expect("the server answers"))
+    Some((db, pool.expect("the server answers")))
 }
 
 /// A stream that borrows the pool.
@@ -36,7 +37,7 @@ fn odd(pool: &PgPool) -> impl Stream<Item = sqlx::Result<i32>> + Send + '_ {
 
 #[tokio::test]
 async fn a_stream_on_the_pool_is_read_to_its_end() -> sqlx::Result<()> {
-    let Some(pool) = pool("streams").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut rows = sqlx::query("SELECT generate_series(1, 1000)").fetch(&pool);
@@ -53,7 +54,7 @@ async fn a_stream_on_the_pool_is_read_to_its_end() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_stream_on_the_pool_moves_to_another_task() -> sqlx::Result<()> {
-    let Some(pool) = pool("streams_moved").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let stream = owned_numbers(&pool);
@@ -65,7 +66,7 @@ async fn a_stream_on_the_pool_moves_to_another_task() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_stream_dropped_half_way_gives_its_connection_back() -> sqlx::Result<()> {
-    let Some(pool) = pool("streams_dropped").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let three: Vec<i32> = numbers(&pool).take(3).try_collect().await?;
@@ -79,7 +80,7 @@ async fn a_stream_dropped_half_way_gives_its_connection_back() -> sqlx::Result<(
 
 #[tokio::test]
 async fn a_guard_streams_and_is_used_again_when_the_stream_is_gone() -> sqlx::Result<()> {
-    let Some(pool) = pool("streams_guards").await else {
+    let Some((_db, pool)) = pool().await else {
         return Ok(());
     };
     let mut conn = pool.acquire().await?;

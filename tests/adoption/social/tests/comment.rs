@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::http;
 use crate::db::{SqlitePool, all_back};
+use crate::support::{Db, ran_on};
 
 #[sqlx::test(
     migrations = "tests/adoption/social/migrations",
@@ -13,6 +14,7 @@ async fn comments_are_written_and_listed(
     db: sqlx::SqlitePool,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let db = SqlitePool::from(db);
+    ran_on(Db::Sqlite);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/v1/post/1/comment", listener.local_addr()?);
     let server = tokio::spawn(http::serve(listener, db.clone()));

@@ -5,10 +5,12 @@ use serde_json::json;
 use super::super::http;
 use super::send;
 use crate::db::{SqlitePool, all_back};
+use crate::support::{Db, ran_on};
 
 #[sqlx::test(migrations = "tests/adoption/social/migrations", fixtures("users"))]
 async fn a_user_posts(db: sqlx::SqlitePool) {
     let db = SqlitePool::from(db);
+    ran_on(Db::Sqlite);
     let app = http::app(db.clone());
     let alice = json!({ "username": "alice", "token": "rabbit" });
     let (status, post) = send(
@@ -33,6 +35,7 @@ async fn a_user_posts(db: sqlx::SqlitePool) {
 )]
 async fn posts_are_listed_newest_first(db: sqlx::SqlitePool) {
     let db = SqlitePool::from(db);
+    ran_on(Db::Sqlite);
     let (status, posts) = send(&http::app(db.clone()), "GET", "/v1/post", None).await;
     let ids: Vec<_> = posts
         .as_array()

@@ -5,10 +5,12 @@ use serde_json::json;
 use super::super::http;
 use super::send;
 use crate::db::{SqlitePool, all_back};
+use crate::support::{Db, ran_on};
 
 #[sqlx::test(migrations = "tests/adoption/social/migrations")]
 async fn a_user_registers_once(db: sqlx::SqlitePool) {
     let db = SqlitePool::from(db);
+    ran_on(Db::Sqlite);
     let app = http::app(db.clone());
     let alice = json!({ "username": "alice", "token": "rabbit" });
     assert_eq!(
@@ -31,6 +33,7 @@ async fn a_user_registers_once(db: sqlx::SqlitePool) {
 )]
 async fn a_user_who_leaves_takes_their_posts_along(db: sqlx::SqlitePool) {
     let db = SqlitePool::from(db);
+    ran_on(Db::Sqlite);
     let app = http::app(db.clone());
     let stranger = json!({ "username": "alice", "token": "wrong" });
     assert_eq!(
