@@ -9,7 +9,8 @@
 use sqlx::{ColumnIndex, Database, Decode, Executor, IntoArguments, Type};
 
 use crate::db::{
-    PgPoolOptions, Pool, PoolConnection, SqlitePoolOptions, Transaction, all_back, lend,
+    MySqlPoolOptions, PgPoolOptions, Pool, PoolConnection, SqlitePoolOptions, Transaction,
+    all_back, lend,
 };
 use crate::ground;
 
@@ -81,6 +82,14 @@ async fn code_that_does_not_name_its_database_runs_on_postgres() -> sqlx::Result
         return Ok(());
     };
     all_shapes(&PgPoolOptions::new().connect_with(options).await?).await
+}
+
+#[tokio::test]
+async fn code_that_does_not_name_its_database_runs_on_mariadb() -> sqlx::Result<()> {
+    let Some((_db, options)) = ground::mariadb().await else {
+        return Ok(());
+    };
+    all_shapes(&MySqlPoolOptions::new().connect_with(options).await?).await
 }
 
 #[tokio::test]
