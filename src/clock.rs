@@ -59,6 +59,52 @@ impl Moment {
     }
 }
 
+/// A duration as a person reads it: `850 µs`, `305 ms`, `41.3 s`, `3 min`, `2.5 h`.
+pub(crate) fn span(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let seconds = duration.as_secs_f64();
+    match millis {
+        0 => format!("{} µs", duration.as_micros()),
+        1..1_000 => format!("{millis} ms"),
+        1_000..120_000 => format!("{seconds:.1} s"),
+        120_000..7_200_000 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+/// The time of day in UTC: `02:41:07`.
+pub(crate) fn time_of_day(time: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    text.get(11..19).unwrap_or(&text).to_string()
+}
+
+#[cfg(feature = "json")]
+pub(crate) mod json {
+    //! Durations are written as milliseconds, under a name that says so; times as RFC 3339.
+
+    use std::time::{Duration, SystemTime};
+
+    use serde::Serializer;
+
+    pub(crate) fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn timestamp<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_rfc3339_millis(*time))
+    }
+
+    pub(crate) fn maybe_timestamp<S: Serializer>(
+        time: &Option<SystemTime>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => timestamp(time, to),
+            None => to.serialize_none(),
+        }
+    }
+}
+
 /// How long the process has been watched, for the first line of a report.
 pub(crate) fn uptime() -> Duration {
     anchor().instant.elapsed()
@@ -121,6 +167,19 @@ mod tests {
             stops.record(at(second * 2), at(second * 2 + 1));
         }
         assert_eq!(stops.spans.len(), Stops::KEPT);
+    }
+
+    #[test]
+    fn durations_are_written_for_people() {
+        for (duration, text) in [
+            (Duration::from_micros(850), "850 µs"),
+            (Duration::from_millis(305), "305 ms"),
+            (Duration::from_millis(41_340), "41.3 s"),
+            (Duration::from_secs(180), "3 min"),
+            (Duration::from_secs(9000), "2.5 h"),
+        ] {
+            assert_eq!(span(duration), text);
+        }
     }
 
     #[test]

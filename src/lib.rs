@@ -1,6 +1,82 @@
 //! Finds leaked database connections in services that use sqlx.
+//!
+//! Wraps [`sqlx::Pool`] and knows at every moment who holds which connection, since when, from which
+//! line, for which request, and what was last seen of it. Says so when a holder is overdue, and never
+//! lets an open transaction reach the next borrower. See `docs/guide.md` for a tour.
 
-#[allow(dead_code)]
+pub mod config;
+
 mod clock;
-#[allow(dead_code)]
+mod finding;
+mod judge;
+mod monitor;
+mod pool;
+mod registry;
+mod report;
+mod scope;
+mod sink;
+mod site;
 mod sync;
+mod testing;
+mod watchdog;
+
+pub use config::{Config, ConfigError, Detail, Threshold};
+pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
+pub use monitor::Monitor;
+pub use pool::{Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, Transaction};
+pub use registry::{
+    Activity, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
+    SpanInfo, Waiter,
+};
+pub use report::{Group, Report};
+pub use scope::{RequestCounts, Scope, Scoped};
+pub use sink::FindingSink;
+pub use site::{Frame, Location, Stack};
+pub use testing::{LeakCheck, Leaks};
+
+macro_rules! aliases {
+    ($feature:literal, $db:ty, $name:literal, $pool:ident, $options:ident, $transaction:ident) => {
+        #[doc = concat!("A watched pool of ", $name, " connections.")]
+        #[cfg(feature = $feature)]
+        pub type $pool = Pool<$db>;
+        #[doc = concat!("The builder of a [`", stringify!($pool), "`].")]
+        #[cfg(feature = $feature)]
+        pub type $options = PoolOptions<$db>;
+        #[doc = concat!("A transaction of a [`", stringify!($pool), "`].")]
+        #[cfg(feature = $feature)]
+        pub type $transaction<'c> = Transaction<'c, $db>;
+    };
+}
+
+aliases!(
+    "postgres",
+    sqlx::Postgres,
+    "PostgreSQL",
+    PgPool,
+    PgPoolOptions,
+    PgTransaction
+);
+aliases!(
+    "mysql",
+    sqlx::MySql,
+    "MySQL and MariaDB",
+    MySqlPool,
+    MySqlPoolOptions,
+    MySqlTransaction
+);
+aliases!(
+    "sqlite",
+    sqlx::Sqlite,
+    "SQLite",
+    SqlitePool,
+    SqlitePoolOptions,
+    SqliteTransaction
+);
+aliases!(
+    "any",
+    sqlx::Any,
+    "any database's",
+    AnyPool,
+    AnyPoolOptions,
+    AnyTransaction
+);

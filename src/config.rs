@@ -1,0 +1,487 @@
+//! What can be set, from code or from the environment.
+//!
+//! Responsible for [`Config`], its defaults, and the one table [`VARIABLES`] that ties each
+//! environment variable to its default, its parser and its sentence. Not responsible for changing
+//! settings while running: the monitor does that.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How much is recorded of each checkout.
+///
+/// Can be changed while running, with [`Monitor::set_detail`](crate::Monitor::set_detail).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Detail {
+    /// The kill switch: no holder is recorded. Counters and the rollback guarantee stay.
+    Off,
+    /// Who, where, since when, for which request. Silent about a holder that is merely old.
+    #[default]
+    Location,
+    /// Also the stack of each checkout; holders past their threshold are reported.
+    Backtrace,
+}
+
+impl Detail {
+    const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
+
+    pub(crate) fn from_index(index: u8) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|detail| *detail as u8 == index)
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Detail::Off => "off",
+            Detail::Location => "location",
+            Detail::Backtrace => "backtrace",
+        })
+    }
+}
+
+impl FromStr for Detail {
+    type Err = ConfigError;
+
+    fn from_str(value: &str) -> Result<Self, ConfigError> {
+        parse_detail(value).ok_or_else(|| ConfigError::new("detail", value, DETAIL_VALUES))
+    }
+}
+
+/// The hold time beyond which a holder is overdue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threshold {
+    /// Half of the pool's `acquire_timeout`, at most 10 s and at least 1 s.
+    #[default]
+    Auto,
+    /// The same for every pool.
+    Fixed(Duration),
+}
+
+impl Threshold {
+    /// The hold time this means for a pool with that `acquire_timeout`.
+    pub(crate) fn for_pool(self, acquire_timeout: Duration) -> Duration {
+        match self {
+            Threshold::Fixed(threshold) => threshold,
+            Threshold::Auto => {
+                (acquire_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(10))
+            }
+        }
+    }
+}
+
+impl From<Duration> for Threshold {
+    fn from(threshold: Duration) -> Self {
+        Threshold::Fixed(threshold)
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Threshold::Auto => f.write_str("auto"),
+            Threshold::Fixed(threshold) => humantime::format_duration(*threshold).fmt(f),
+        }
+    }
+}
+
+/// The settings of a [`Monitor`](crate::Monitor).
+///
+/// ```
+/// use leaktrace::{Config, Detail};
+/// use std::time::Duration;
+///
+/// let config = Config::default()
+///     .detail(Detail::Backtrace)
+///     .threshold(Duration::from_millis(500));
+/// assert_eq!(config.get_detail(), Detail::Backtrace);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    detail: Detail,
+    threshold: Threshold,
+    idle_in_transaction: Option<Duration>,
+    wait: Duration,
+    escalate: Option<Duration>,
+    report_interval: Duration,
+    grace: Duration,
+    strict: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            detail: Detail::Location,
+            threshold: Threshold::Auto,
+            idle_in_transaction: Some(Duration::from_secs(5)),
+            wait: Duration::from_secs(1),
+            escalate: Some(Duration::from_secs(600)),
+            report_interval: Duration::from_secs(60),
+            grace: Duration::from_secs(1),
+            strict: false,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the settings from the environment of this process.
+    ///
+    /// # Errors
+    /// The first variable whose value cannot be read: which, its value, and what is allowed.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
+    /// Reads the settings from any place that maps names to values. An empty value is an unset one.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    ///
+    /// ```
+    /// use leaktrace::{Config, Detail};
+    ///
+    /// let config = Config::from_lookup(|name| {
+    ///     (name == "DEBUG_DB_LEAKS").then(|| "true".to_string())
+    /// })?;
+    /// assert_eq!(config.get_detail(), Detail::Backtrace);
+    ///
+    /// let error = Config::from_lookup(|name| {
+    ///     (name == "DB_LEAK_THRESHOLD").then(|| "soon".to_string())
+    /// })
+    /// .unwrap_err();
+    /// assert_eq!(error.variable(), "DB_LEAK_THRESHOLD");
+    /// # Ok::<(), leaktrace::ConfigError>(())
+    /// ```
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let mut first_error = None;
+        config.read(lookup, |error| {
+            first_error.get_or_insert(error);
+        });
+        first_error.map_or(Ok(config), Err)
+    }
+
+    /// Reads what can be read and hands each mistake to `wrong`; its variable keeps its default.
+    pub(crate) fn read(
+        &mut self,
+        lookup: impl Fn(&str) -> Option<String>,
+        mut wrong: impl FnMut(ConfigError),
+    ) {
+        for variable in VARIABLES {
+            let Some(value) = lookup(variable.name) else {
+                continue;
+            };
+            let value = value.trim();
+            if !value.is_empty() && (variable.set)(self, value).is_none() {
+                wrong(ConfigError::new(variable.name, value, variable.values));
+            }
+        }
+    }
+
+    /// Sets how much is recorded. Default: [`Detail::Location`].
+    pub fn detail(mut self, detail: Detail) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// Sets the hold time beyond which a holder is overdue. Default: [`Threshold::Auto`].
+    pub fn threshold(mut self, threshold: impl Into<Threshold>) -> Self {
+        self.threshold = threshold.into();
+        self
+    }
+
+    /// Sets how long a transaction may be known to be idle; `None` switches the finding off.
+    /// Default: 5 s, and never above the threshold.
+    pub fn idle_in_transaction(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.idle_in_transaction = limit.into();
+        self
+    }
+
+    /// Sets how long an acquire may wait before the pool counts as exhausted. Default: 1 s.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Sets for how long an exhaustion at [`Detail::Location`] raises the detail to
+    /// [`Detail::Backtrace`]; `None` leaves it. Default: 10 min.
+    pub fn escalate(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.escalate = time.into();
+        self
+    }
+
+    /// Sets the least time between two reports of one group. Default: 60 s.
+    pub fn report_interval(mut self, interval: Duration) -> Self {
+        self.report_interval = interval;
+        self
+    }
+
+    /// Sets how long after the end of its request a holder may stay out. Default: 1 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Makes mistakes into errors: a nested checkout, a commit that saved nothing. For tests.
+    /// Default: false.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// How much is recorded.
+    pub fn get_detail(&self) -> Detail {
+        self.detail
+    }
+
+    /// The hold time beyond which a holder is overdue.
+    pub fn get_threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// How long a transaction may be known to be idle.
+    pub fn get_idle_in_transaction(&self) -> Option<Duration> {
+        self.idle_in_transaction
+    }
+
+    /// How long an acquire may wait before the pool counts as exhausted.
+    pub fn get_wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// For how long an exhaustion raises the detail.
+    pub fn get_escalate(&self) -> Option<Duration> {
+        self.escalate
+    }
+
+    /// The least time between two reports of one group.
+    pub fn get_report_interval(&self) -> Duration {
+        self.report_interval
+    }
+
+    /// How long after the end of its request a holder may stay out.
+    pub fn get_grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Whether mistakes are errors.
+    pub fn get_strict(&self) -> bool {
+        self.strict
+    }
+}
+
+/// An environment variable that leaktrace reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be set to.
+    pub values: &'static str,
+    /// What counts when it is unset or empty.
+    pub default: &'static str,
+    /// What it decides, in one sentence.
+    pub meaning: &'static str,
+    set: fn(&mut Config, &str) -> Option<()>,
+}
+
+const DETAIL_VALUES: &str = "true, 1, on, yes, backtrace | location | false, 0, off, no";
+const DURATION: &str = "a duration above zero such as 10s, 500ms, 2m";
+const DURATION_OR_OFF: &str = "a duration above zero such as 10s, 500ms, 2m, or off";
+
+/// Every environment variable that leaktrace reads, in the order of the documentation.
+pub const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "DEBUG_DB_LEAKS",
+        values: DETAIL_VALUES,
+        default: "location",
+        meaning: "How much is recorded of each checkout, and whether old holders are reported.",
+        set: |config, value| parse_detail(value).map(|v| config.detail = v),
+    },
+    Variable {
+        name: "DB_LEAK_THRESHOLD",
+        values: "a duration above zero such as 10s, 500ms, 2m, or auto",
+        default: "auto",
+        meaning: "The hold time beyond which a holder is overdue; auto is half of the pool's \
+                  acquire_timeout, at most 10s and at least 1s.",
+        set: |config, value| {
+            config.threshold = if value.eq_ignore_ascii_case("auto") {
+                Threshold::Auto
+            } else {
+                Threshold::Fixed(parse_duration(value)?)
+            };
+            Some(())
+        },
+    },
+    Variable {
+        name: "DB_LEAK_IDLE_IN_TRANSACTION",
+        values: DURATION_OR_OFF,
+        default: "5s",
+        meaning: "How long a transaction may be known to be idle; never above the threshold.",
+        set: |config, value| parse_or_off(value).map(|v| config.idle_in_transaction = v),
+    },
+    Variable {
+        name: "DB_LEAK_WAIT",
+        values: DURATION,
+        default: "1s",
+        meaning: "An acquire that waits this long means that the pool is exhausted.",
+        set: |config, value| parse_duration(value).map(|v| config.wait = v),
+    },
+    Variable {
+        name: "DB_LEAK_ESCALATE",
+        values: DURATION_OR_OFF,
+        default: "10m",
+        meaning: "After an exhaustion at location: raise the detail to backtrace for this long.",
+        set: |config, value| parse_or_off(value).map(|v| config.escalate = v),
+    },
+    Variable {
+        name: "DB_LEAK_REPORT_INTERVAL",
+        values: DURATION,
+        default: "60s",
+        meaning: "The least time between two reports of one group.",
+        set: |config, value| parse_duration(value).map(|v| config.report_interval = v),
+    },
+    Variable {
+        name: "DB_LEAK_STRICT",
+        values: "true, 1, on, yes | false, 0, off, no",
+        default: "false",
+        meaning: "A nested checkout and a commit that saved nothing become errors; for tests.",
+        set: |config, value| parse_bool(value).map(|v| config.strict = v),
+    },
+];
+
+fn parse_bool(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" | "yes" => Some(true),
+        "false" | "0" | "off" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_detail(value: &str) -> Option<Detail> {
+    match value.to_ascii_lowercase().as_str() {
+        "backtrace" => Some(Detail::Backtrace),
+        "location" => Some(Detail::Location),
+        other => parse_bool(other).map(|on| if on { Detail::Backtrace } else { Detail::Off }),
+    }
+}
+
+fn parse_duration(value: &str) -> Option<Duration> {
+    humantime::parse_duration(value)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+}
+
+fn parse_or_off(value: &str) -> Option<Option<Duration>> {
+    match parse_bool(value) {
+        Some(false) => Some(None),
+        _ => parse_duration(value).map(Some),
+    }
+}
+
+/// A setting that cannot be read: which, its value, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}={value:?} cannot be read; allowed: {allowed}")]
+pub struct ConfigError {
+    variable: &'static str,
+    value: String,
+    allowed: &'static str,
+}
+
+impl ConfigError {
+    fn new(variable: &'static str, value: &str, allowed: &'static str) -> Self {
+        Self {
+            variable,
+            // A value pasted into the wrong variable may be long.
+            value: value.chars().take(100).collect(),
+            allowed,
+        }
+    }
+
+    /// The variable or setting that is wrong.
+    pub fn variable(&self) -> &str {
+        self.variable
+    }
+
+    /// The value that cannot be read.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What it may be set to.
+    pub fn allowed(&self) -> &str {
+        self.allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
+        Config::from_lookup(|asked| (asked == name).then(|| value.to_string()))
+    }
+
+    #[test]
+    fn the_default_in_the_table_is_the_default_of_the_config() {
+        for variable in VARIABLES {
+            assert_eq!(
+                with(variable.name, variable.default),
+                Ok(Config::default()),
+                "{}",
+                variable.name
+            );
+            assert_eq!(with(variable.name, " "), Ok(Config::default()));
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_the_detail_is_read_in_any_case() {
+        for (value, detail) in [
+            ("TRUE", Detail::Backtrace),
+            ("1", Detail::Backtrace),
+            ("On", Detail::Backtrace),
+            ("yes", Detail::Backtrace),
+            ("backtrace", Detail::Backtrace),
+            ("Location", Detail::Location),
+            ("false", Detail::Off),
+            ("0", Detail::Off),
+            ("off", Detail::Off),
+            ("No", Detail::Off),
+        ] {
+            assert_eq!(
+                with("DEBUG_DB_LEAKS", value).map(|c| c.detail),
+                Ok(detail),
+                "{value}"
+            );
+        }
+        for detail in Detail::ALL {
+            assert_eq!(detail.to_string().parse(), Ok(detail));
+            assert_eq!(Detail::from_index(detail as u8), detail);
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_names_the_variable_the_value_and_what_is_allowed() {
+        for variable in VARIABLES {
+            let error = with(variable.name, "perhaps").expect_err(variable.name);
+            let text = error.to_string();
+            assert!(text.contains(variable.name), "{text}");
+            assert!(text.contains("perhaps"), "{text}");
+            assert!(text.contains(variable.values), "{text}");
+        }
+        assert!(with("DB_LEAK_THRESHOLD", "0s").is_err());
+    }
+
+    #[test]
+    fn the_automatic_threshold_is_half_of_the_acquire_timeout_within_bounds() {
+        let auto = |seconds| {
+            Threshold::Auto
+                .for_pool(Duration::from_secs(seconds))
+                .as_secs()
+        };
+        assert_eq!((auto(30), auto(8), auto(1)), (10, 4, 1));
+    }
+}

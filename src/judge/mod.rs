@@ -1,0 +1,10 @@
+//! What deserves to be said.
+//!
+//! Responsible for judgement alone: plain values in, claims out; no clock, no locks, no output, so
+//! that every rule can be tested with plain instants. Not responsible for saying it once (`sink`).
+
+mod holds;
+mod remedy;
+
+pub(crate) use self::holds::{Claim, holds};
+pub(crate) use self::remedy::remedy;

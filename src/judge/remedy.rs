@@ -1,0 +1,192 @@
+//! What to do about a holder, from evidence.
+//!
+//! Responsible for one table: the first condition that matches gives the sentence; when none does,
+//! nothing is said. A wrong remedy costs more than none.
+
+use std::time::Duration;
+
+use crate::registry::{Activity, Holder, HolderKind};
+
+/// A poll this long ago means that the task has not run since the connection became idle.
+const SAME_MOMENT: Duration = Duration::from_millis(50);
+
+/// The remedy for a holder that is out for too long.
+pub(crate) fn remedy(holder: &Holder) -> Option<String> {
+    let line = holder
+        .last_used_by
+        .as_ref()
+        .or(holder.acquired_by.as_ref())
+        .map_or_else(|| "its last use".to_string(), |line| line.short());
+    let transaction = if holder.in_transaction {
+        ", with the transaction open"
+    } else {
+        ""
+    };
+    let text = match holder.activity {
+        Activity::Unknown { .. } => unseen(holder),
+        _ if holder.uses == 0 => format!(
+            "it was taken at {line} and not used yet: take it later, right before its first statement"
+        ),
+        Activity::InFlight { .. } if holder.parked => {
+            "its rows are not being read: the reader is slow, or waits for something itself; collect the rows first, or read faster".to_string()
+        }
+        Activity::InFlight { .. } => {
+            "the statement is slow, or waits for a lock: look at its plan and at who blocks it".to_string()
+        }
+        Activity::Idle { .. }
+            if holder.kind == HolderKind::Connection
+                && holder.uses == 1
+                && holder.acquired_by.is_some()
+                && same_line(holder) =>
+        {
+            format!("a temporary or guard of {line} is kept to the end of its block: bind the result first, so that the connection goes back")
+        }
+        Activity::Idle { .. } => match holder.polled_ago {
+            Some(ago) if ago + SAME_MOMENT < holder.activity_for => {
+                format!("its request was polled {} ago, after {line}: the task is busy with other things{transaction}", crate::clock::span(ago))
+            }
+            Some(_) => format!("it awaits something after {line} that is not this database{transaction}"),
+            None if holder.in_transaction => format!(
+                "it does something after {line} that is not this database, with the transaction open: commit before, or do it first"
+            ),
+            None => return None,
+        },
+    };
+    Some(text)
+}
+
+fn same_line(holder: &Holder) -> bool {
+    match (&holder.acquired_by, &holder.last_used_by) {
+        (Some(acquired), Some(used)) => {
+            acquired.file() == used.file() && acquired.line() == used.line()
+        }
+        _ => false,
+    }
+}
+
+/// Nothing is known of a raw loan but its beginning: say how to ask the server.
+fn unseen(holder: &Holder) -> String {
+    let line = holder
+        .last_used_by
+        .as_ref()
+        .map_or_else(String::new, |line| format!(" at {}", line.short()));
+    format!(
+        "lent as a raw connection{line}: whether a statement still runs there was not seen; ask the server (pg_stat_activity, SHOW PROCESSLIST)"
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::registry::{HolderId, Phase};
+    use crate::site::Location;
+    use std::time::SystemTime;
+
+    /// A young, harmless holder, to be changed by a test.
+    pub(crate) fn holder() -> Holder {
+        let since = SystemTime::UNIX_EPOCH;
+        Holder {
+            id: HolderId(1),
+            pool: "orders".into(),
+            kind: HolderKind::Connection,
+            label: None,
+            acquired_at: since,
+            held_for: Duration::ZERO,
+            waited_for: Duration::ZERO,
+            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
+            stack: None,
+            last_used_at: None,
+            last_used_by: None,
+            last_sql: None,
+            uses: 0,
+            activity: Activity::Idle { since },
+            activity_for: Duration::ZERO,
+            in_transaction: false,
+            phase: Phase::Held,
+            scope: None,
+            task_id: None,
+            span: None,
+            overdue: false,
+            threshold: Duration::from_secs(10),
+            unreported: false,
+            parked: false,
+            running_for: Duration::ZERO,
+            activity_running_for: Duration::ZERO,
+            pool_id: 1,
+            idle_limit: None,
+            polled_ago: None,
+        }
+    }
+
+    fn used(line: u32) -> Holder {
+        Holder {
+            uses: 1,
+            last_used_by: Some(Location::new("src/repo.rs", line, 22)),
+            activity_for: Duration::from_secs(41),
+            ..holder()
+        }
+    }
+
+    #[test]
+    fn each_row_of_the_table_matches_its_evidence_and_no_other() {
+        let since = SystemTime::UNIX_EPOCH;
+        let flight = Activity::InFlight { since };
+        let cases: Vec<(Holder, &str)> = vec![
+            (holder(), "take it later"),
+            (used(88), "kept to the end of its block"),
+            (
+                Holder {
+                    activity: flight,
+                    ..used(91)
+                },
+                "the statement is slow",
+            ),
+            (
+                Holder {
+                    activity: flight,
+                    parked: true,
+                    ..used(91)
+                },
+                "rows are not being read",
+            ),
+            (
+                Holder {
+                    activity: Activity::Unknown { since },
+                    ..used(91)
+                },
+                "ask the server",
+            ),
+            (
+                Holder {
+                    in_transaction: true,
+                    polled_ago: Some(Duration::from_secs(41)),
+                    ..used(91)
+                },
+                "awaits something after repo.rs:91 that is not this database, with the transaction open",
+            ),
+            (
+                Holder {
+                    polled_ago: Some(Duration::from_millis(2)),
+                    ..used(91)
+                },
+                "busy with other things",
+            ),
+            (
+                Holder {
+                    in_transaction: true,
+                    ..used(91)
+                },
+                "commit before, or do it first",
+            ),
+        ];
+        for (holder, expected) in cases {
+            let text = remedy(&holder).expect(expected);
+            assert!(text.contains(expected), "{text} / {expected}");
+        }
+    }
+
+    #[test]
+    fn without_evidence_nothing_is_said() {
+        assert_eq!(remedy(&used(91)), None);
+    }
+}

@@ -1,0 +1,407 @@
+//! The value that ties it together.
+//!
+//! Responsible for settings that change while running, for starting the watchdog and the reporter,
+//! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
+//! own methods to [`Monitor`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use crate::clock::{Moment, Stops, uptime};
+use crate::config::{Config, ConfigError, Detail, Threshold};
+use crate::finding::{Finding, FindingId, Kind};
+use crate::judge;
+use crate::registry::{
+    Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
+    SpanInfo, Waiter, Waiting,
+};
+use crate::report::{Group, Report, group};
+use crate::scope::{Counters, Outcome, RequestCounts, Scope};
+use crate::sink::{Door, FindingSink, Reporter, Voice};
+use crate::site::{CallSite, SqlText, sql::Dialect};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::watchdog::{Next, Stop, Watchdog};
+
+/// Watches pools, and says who holds their connections for too long.
+///
+/// Cheap to clone; all clones are the same monitor. A service usually has one,
+/// [`Monitor::global`]; tests that run in parallel have one each.
+///
+/// # Examples
+/// ```
+/// use leaktrace::{Config, Detail, Monitor};
+///
+/// let monitor = Monitor::new(Config::default().detail(Detail::Backtrace));
+/// assert!(monitor.holders().is_empty());
+/// ```
+#[derive(Clone)]
+pub struct Monitor(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    settings: Mutex<Settings>,
+    /// `settings.detail`, raised by live leak checks: what the hot path reads.
+    detail: AtomicU8,
+    registry: Arc<Registry>,
+    door: Mutex<Door>,
+    reporter: Reporter,
+    watchdog: Arc<Watchdog>,
+    started: OnceLock<()>,
+    stops: Mutex<Stops>,
+    requests: Counters,
+}
+
+/// What can be changed while running.
+#[derive(Clone, Copy)]
+struct Settings {
+    detail: Detail,
+    threshold: Threshold,
+    /// How many leak checks are alive: they need at least [`Detail::Location`].
+    checks: u32,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.watchdog.stop();
+    }
+}
+
+impl Monitor {
+    /// Makes a monitor with these settings.
+    ///
+    /// The tracing subscriber that is current here receives its findings, also where it is a scoped
+    /// one. Threads are started with the first pool.
+    pub fn new(config: Config) -> Self {
+        let voice = Voice::here();
+        if config.get_strict() {
+            voice.note(
+                "strict mode: nested checkouts and commits that saved nothing are errors; meant for tests",
+            );
+        }
+        Self(Arc::new(Inner {
+            settings: Mutex::new(Settings {
+                detail: config.get_detail(),
+                threshold: config.get_threshold(),
+                checks: 0,
+            }),
+            detail: AtomicU8::new(config.get_detail() as u8),
+            config,
+            registry: Arc::new(Registry::new()),
+            door: Mutex::new(Door::new()),
+            reporter: Reporter::new(voice),
+            watchdog: Watchdog::new(),
+            started: OnceLock::new(),
+            stops: Mutex::default(),
+            requests: Counters::default(),
+        }))
+    }
+
+    /// Makes a monitor with the settings of the environment.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Ok(Self::new(Config::from_env()?))
+    }
+
+    /// The monitor of this process, made from the environment when it is first asked for.
+    ///
+    /// A variable that cannot be read is logged once at ERROR and keeps its default: a typo never
+    /// takes a service down and never passes in silence.
+    pub fn global() -> &'static Self {
+        static GLOBAL: OnceLock<Monitor> = OnceLock::new();
+        GLOBAL.get_or_init(|| {
+            let mut config = Config::default();
+            let mut errors = Vec::new();
+            config.read(|name| std::env::var(name).ok(), |error| errors.push(error));
+            for error in errors {
+                Voice::here().error(&format!("{error}; the default is used"));
+            }
+            Self::new(config)
+        })
+    }
+
+    /// How much is recorded of each checkout.
+    pub fn detail(&self) -> Detail {
+        Detail::from_index(self.0.detail.load(Ordering::Relaxed))
+    }
+
+    /// Changes how much is recorded, from the next checkout on.
+    pub fn set_detail(&self, detail: Detail) {
+        self.change(|settings| settings.detail = detail);
+    }
+
+    /// The hold time beyond which a holder is overdue.
+    pub fn threshold(&self) -> Threshold {
+        self.0.settings.lock().threshold
+    }
+
+    /// Changes the hold time beyond which a holder is overdue, for those that are out too.
+    pub fn set_threshold(&self, threshold: impl Into<Threshold>) {
+        let threshold = threshold.into();
+        self.change(|settings| settings.threshold = threshold);
+    }
+
+    /// The settings this monitor was made with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Who holds a connection, oldest first; pooled statements and those on their way back too.
+    pub fn holders(&self) -> Vec<Holder> {
+        let stops = self.0.stops.lock().clone();
+        self.0
+            .registry
+            .holders(Moment::now(), &self.limits(), &stops)
+    }
+
+    /// Who waits for a connection, longest first.
+    pub fn waiters(&self) -> Vec<Waiter> {
+        self.0.registry.waiters(Moment::now())
+    }
+
+    /// The account of this moment. Judged by the same rules as findings, at any detail.
+    pub fn report(&self) -> Report {
+        let stops = self.0.stops.lock().clone();
+        let snapshot = self
+            .0
+            .registry
+            .snapshot(Moment::now(), &self.limits(), &stops);
+        let door = self.0.door.lock();
+        let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
+            judge::holds(&snapshot.holders)
+                .claims
+                .iter()
+                .map(|claim| {
+                    let finding = door.verdict(claim.holder).map(|(_, id)| id);
+                    (claim.holder, (claim.kind, finding))
+                })
+                .collect();
+        drop(door);
+        let mut groups = group(snapshot.holders, &verdicts);
+        let groups_left_out = groups.len().saturating_sub(Group::MOST);
+        groups.truncate(Group::MOST);
+        Report {
+            taken_at: SystemTime::now(),
+            uptime: uptime(),
+            pools: snapshot.pools,
+            groups,
+            groups_left_out,
+            waiters: snapshot.waiters,
+            totals: snapshot.totals,
+            not_recorded: snapshot.dropped,
+            findings_dropped: self.0.reporter.dropped(),
+        }
+    }
+
+    /// Hands every finding from now on to `sink` too.
+    pub fn add_sink(&self, sink: impl FindingSink + 'static) {
+        self.0.reporter.add_sink(Arc::new(sink));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = self.0.settings.lock();
+        change(&mut settings);
+        let detail = match settings.detail {
+            Detail::Off if settings.checks > 0 => Detail::Location,
+            detail => detail,
+        };
+        self.0.detail.store(detail as u8, Ordering::Relaxed);
+        drop(settings);
+        self.0.watchdog.wake_now();
+    }
+
+    /// A leak check begins or ends: it needs to know who holds what.
+    pub(crate) fn check(&self, begins: bool) {
+        self.change(|settings| {
+            settings.checks = match begins {
+                true => settings.checks.saturating_add(1),
+                false => settings.checks.saturating_sub(1),
+            };
+        });
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.0.registry
+    }
+
+    /// How the requests that passed [`Monitor::layer`] ended.
+    pub fn requests(&self) -> RequestCounts {
+        self.0.requests.read()
+    }
+
+    pub(crate) fn request_ended(&self, _scope: &Scope, outcome: Outcome) {
+        self.0.requests.count(outcome);
+    }
+
+    /// The shown form of a statement.
+    pub(crate) fn statement(&self, sql: &str, dialect: Dialect) -> Arc<SqlText> {
+        self.0.registry.statements.intern(sql, dialect)
+    }
+
+    /// Registers a checkout. What is recorded of it depends on the detail.
+    pub(crate) fn lease(
+        &self,
+        pool: &Arc<PoolRecord>,
+        kind: HolderKind,
+        policy: Policy,
+        acquired_by: Option<CallSite>,
+        waited: Duration,
+    ) -> Lease {
+        let detail = self.detail();
+        let known = detail != Detail::Off;
+        let begun = Begun {
+            pool: Arc::clone(pool),
+            kind,
+            policy,
+            waited,
+            acquired_by: acquired_by.filter(|_| known),
+            stack: (detail == Detail::Backtrace)
+                .then(|| self.0.registry.stacks.capture())
+                .flatten(),
+            scope: known.then(Scope::current).flatten(),
+            task: known.then(tokio::task::try_id).flatten(),
+            span: known.then(current_span).flatten(),
+        };
+        let lease = self.0.registry.lease(begun, known);
+        if known {
+            self.0.watchdog.wake();
+        }
+        lease
+    }
+
+    pub(crate) fn wait(
+        &self,
+        pool: &Arc<PoolRecord>,
+        kind: HolderKind,
+        policy: Policy,
+        acquired_by: Option<CallSite>,
+        since: Moment,
+    ) -> Waiting {
+        let waiting = self.0.registry.wait(pool, kind, policy, acquired_by, since);
+        self.0.watchdog.wake();
+        waiting
+    }
+
+    /// Registers a call of `close()`; it is ended with [`PoolRecord::closed`] and the answer.
+    pub(crate) fn closing(&self, pool: &PoolRecord, by: CallSite) -> u64 {
+        let id = self.0.registry.new_id();
+        let since = Moment::now();
+        pool.closing(id, Closing { since, by });
+        self.0.watchdog.wake_now();
+        id
+    }
+
+    /// Starts the watchdog, once. A monitor without pools has no threads.
+    pub(crate) fn start(&self) {
+        self.0.started.get_or_init(|| {
+            let monitor = Arc::downgrade(&self.0);
+            let started = self.0.watchdog.start(move |stop| scan(&monitor, stop));
+            if let Err(error) = started {
+                Voice::here().error(&format!(
+                    "the watchdog thread cannot be started ({error}): holders are listed, and not reported"
+                ));
+            }
+        });
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            threshold: self.threshold(),
+            idle_in_transaction: self.0.config.get_idle_in_transaction(),
+        }
+    }
+}
+
+fn current_span() -> Option<SpanInfo> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let span = dispatch.current_span();
+        Some(SpanInfo {
+            name: span.metadata()?.name(),
+            id: span.id()?.into_u64(),
+        })
+    })
+}
+
+/// One pass of the watchdog: copy, judge, say.
+fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
+    let Some(inner) = monitor.upgrade() else {
+        return Next::End;
+    };
+    if let Some((from, to)) = stop {
+        inner.stops.lock().record(from, to);
+    }
+    let monitor = Monitor(inner);
+    let registry = &monitor.0.registry;
+    if registry.is_quiet() && !registry.pools().iter().any(|pool| pool.is_closing()) {
+        return Next::Rest;
+    }
+    let config = &monitor.0.config;
+    let now = Moment::now();
+    let stops = monitor.0.stops.lock().clone();
+    let snapshot = registry.snapshot(now, &monitor.limits(), &stops);
+    let verdict = judge::holds(&snapshot.holders);
+    let everything = monitor.detail() == Detail::Backtrace;
+    let claims: Vec<_> = verdict
+        .claims
+        .into_iter()
+        .filter(|claim| everything || claim.kind.always_speaks())
+        .collect();
+
+    let mut door = monitor.0.door.lock();
+    let interval = config.get_report_interval();
+    let shown = door.claims(&claims, &snapshot, interval, now);
+    let closings = door.closings(&snapshot, config.get_wait(), now);
+    for (holder, finding) in &shown.claimed {
+        registry.claim(*holder, finding.0);
+    }
+    // After the claims: a holder that ended in the meantime is among these.
+    let returned = door.returned(registry.take_ended(), &snapshot);
+    drop(door);
+    for finding in [shown.findings, closings.findings, returned]
+        .into_iter()
+        .flatten()
+    {
+        monitor.0.reporter.say(finding);
+    }
+    let next = [verdict.next, shown.next, closings.next]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(Watchdog::LONGEST);
+    // A holder that comes after this scan is due no sooner than the shortest threshold.
+    Next::Scan(next.min(monitor.shortest_threshold()))
+}
+
+impl Monitor {
+    /// No holder can become overdue in less time than this.
+    fn shortest_threshold(&self) -> Duration {
+        let limits = self.limits();
+        let fixed = match limits.threshold {
+            Threshold::Fixed(threshold) => threshold,
+            Threshold::Auto => Duration::from_secs(1),
+        };
+        fixed
+            .min(limits.idle_in_transaction.unwrap_or(fixed))
+            .min(self.0.config.get_wait())
+            .min(self.0.registry.shortest_policy())
+    }
+
+    /// Numbers a finding that was made elsewhere, and hands it to the reporter.
+    pub(crate) fn say(&self, make: impl FnOnce(FindingId) -> Finding) {
+        let id = self.0.door.lock().new_id();
+        self.0.reporter.say(make(id));
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor")
+            .field("detail", &self.detail())
+            .field("threshold", &self.threshold())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! How a connection is asked for.
+//!
+//! Responsible for seeing that an acquire waits, for making the record when it is granted, and for
+//! sqlx's `Acquire`. Not responsible for why it waits.
+
+use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use sqlx::{Acquire, Database, Error};
+
+use super::checkout::Checkout;
+use super::conn::Conn;
+use super::connection::PoolConnection;
+use super::transaction::Transaction;
+use super::{CallSite, Pool};
+use crate::clock::Moment;
+use crate::registry::HolderKind;
+use crate::scope::Scope;
+
+impl<DB: Database> Pool<DB> {
+    /// Waits for a connection and registers its holder.
+    ///
+    /// # Cancel safety
+    /// Before the grant, sqlx gives up its place. From the grant on there is no await point.
+    pub(super) async fn checkout(
+        &self,
+        kind: HolderKind,
+        site: Option<CallSite>,
+    ) -> Result<Conn<DB>, Error> {
+        let since = Moment::now();
+        let mut acquire = pin!(self.raw.acquire());
+        let mut polls = 0_u32;
+        let mut waiting = None;
+        let granted = poll_fn(|cx| {
+            let poll = acquire.as_mut().poll(cx);
+            if poll.is_pending() {
+                polls = polls.saturating_add(1);
+                // With sqlx's ping every acquire is pending once: a waiter is one that found the
+                // pool full, or is still pending at its second poll.
+                if waiting.is_none() && (polls > 1 || self.record.is_full()) {
+                    waiting = Some(
+                        self.monitor
+                            .wait(&self.record, kind, self.policy, site, since),
+                    );
+                }
+            }
+            poll
+        })
+        .await;
+        drop(waiting);
+        match granted {
+            Ok(raw) => Ok(self.grant(raw, kind, site, Moment::now().since(since))),
+            Err(error) => {
+                if matches!(error, Error::PoolTimedOut)
+                    && let Some(scope) = Scope::current()
+                {
+                    scope.note_acquire_timeout();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
+        let raw = self.raw.try_acquire()?;
+        Some(self.grant(raw, kind, Some(site), Duration::ZERO))
+    }
+
+    fn grant(
+        &self,
+        raw: sqlx::pool::PoolConnection<DB>,
+        kind: HolderKind,
+        site: Option<CallSite>,
+        waited: Duration,
+    ) -> Conn<DB> {
+        let lease = self
+            .monitor
+            .lease(&self.record, kind, self.policy, site, waited);
+        Conn::new(Checkout::new(raw, lease), self.monitor.clone())
+    }
+}
+
+/// A connection taken through sqlx's [`Acquire`], which must deref to sqlx's own.
+///
+/// Its use is not seen: generic code works with the raw connection. It is settled on its way back
+/// like any other.
+#[derive(Debug)]
+pub struct Acquired<DB: Database>(Conn<DB>);
+
+impl<DB: Database> Deref for Acquired<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        &self.0
+    }
+}
+
+impl<DB: Database> DerefMut for Acquired<DB> {
+    #[track_caller]
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        &mut self.0
+    }
+}
+
+impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
+    type Database = DB;
+    type Connection = Acquired<DB>;
+
+    #[track_caller]
+    fn acquire(self) -> BoxFuture<'a, Result<Acquired<DB>, Error>> {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        Box::pin(async move {
+            let conn = pool.checkout(HolderKind::Connection, Some(site)).await?;
+            Ok(Acquired(conn))
+        })
+    }
+
+    /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
+    /// `in_progress`.
+    #[track_caller]
+    fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
+        let pool = self.clone();
+        self.record.handed_out(CallSite::caller());
+        Box::pin(async move {
+            // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
+            // transaction that nobody takes is rolled back by its drop.
+            let raw = pool.raw.clone();
+            let begin = tokio::spawn(async move { raw.begin().await });
+            match begin.await {
+                Ok(begun) => begun,
+                Err(error) => Err(Error::Io(std::io::Error::other(error))),
+            }
+        })
+    }
+}
+
+macro_rules! acquire_from_a_guard {
+    ($guard:ty, $($generics:tt)*) => {
+        impl<'t, $($generics)*> Acquire<'t> for &'t mut $guard {
+            type Database = DB;
+            type Connection = &'t mut DB::Connection;
+
+            #[track_caller]
+            fn acquire(self) -> BoxFuture<'t, Result<Self::Connection, Error>> {
+                let raw: &'t mut DB::Connection = self.as_mut();
+                Box::pin(std::future::ready(Ok(raw)))
+            }
+
+            #[track_caller]
+            fn begin(self) -> BoxFuture<'t, Result<sqlx::Transaction<'t, DB>, Error>> {
+                let raw: &'t mut DB::Connection = self.as_mut();
+                sqlx::Transaction::begin(sqlx_core::pool::MaybePoolConnection::Connection(raw), None)
+            }
+        }
+    };
+}
+
+acquire_from_a_guard!(Conn<DB>, DB: Database);
+acquire_from_a_guard!(PoolConnection<DB>, DB: Database);
+acquire_from_a_guard!(Transaction<'_, DB>, DB: Database);

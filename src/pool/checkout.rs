@@ -1,0 +1,115 @@
+//! A connection together with its record.
+//!
+//! Responsible for the one promise that everything else builds on: wherever it is dropped (no
+//! runtime, a dying one, another thread, while unwinding) nothing panics, the permit goes back and
+//! the record ends. Not responsible for the state of the connection: see `way_back`.
+
+use sqlx::Database;
+use tokio::runtime::Handle;
+
+use crate::registry::Lease;
+
+/// A connection that is out, and the lease that says so.
+pub(super) struct Checkout<DB: Database> {
+    /// `Some` until the connection is given to sqlx or to the user for good.
+    raw: Option<sqlx::pool::PoolConnection<DB>>,
+    pub(super) lease: Lease,
+}
+
+impl<DB: Database> Checkout<DB> {
+    pub(super) fn new(raw: sqlx::pool::PoolConnection<DB>, lease: Lease) -> Self {
+        Self {
+            raw: Some(raw),
+            lease,
+        }
+    }
+
+    pub(super) fn raw(&self) -> &DB::Connection {
+        // Only the methods below take it, and they consume or end the checkout.
+        self.raw
+            .as_ref()
+            .expect("the connection is here until the checkout ends")
+    }
+
+    pub(super) fn raw_mut(&mut self) -> &mut DB::Connection {
+        self.raw
+            .as_mut()
+            .expect("the connection is here until the checkout ends")
+    }
+
+    /// The runtime to work on: the one that is current, or the pool's.
+    pub(super) fn runtime(&self) -> Option<Handle> {
+        Handle::try_current()
+            .ok()
+            .or_else(|| self.lease.cell().pool.runtime())
+    }
+
+    /// Gives the connection to sqlx's own return: it tests it and makes it idle, or closes it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; its permit goes back.
+    pub(super) async fn return_to_pool(mut self) {
+        if let Some(raw) = self.raw.as_mut() {
+            // The future takes the connection with it; the empty rest is dropped with `self`.
+            raw.return_to_pool().await;
+        }
+    }
+
+    /// Closes the connection. Its permit is kept until that is done.
+    ///
+    /// # Errors
+    /// What closing fails with.
+    pub(super) async fn close(mut self) -> Result<(), sqlx::Error> {
+        match self.raw.take() {
+            Some(raw) => raw.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the connection away; the pool may open another. The record ends.
+    pub(super) fn detach(mut self) -> DB::Connection {
+        let raw = self.raw.take().expect("a checkout ends once");
+        self.in_runtime(|| raw.detach())
+    }
+
+    /// Gives the connection away with its permit. The record stays.
+    pub(super) fn leak(mut self) -> DB::Connection {
+        let raw = self.raw.take().expect("a checkout ends once");
+        let raw = self.in_runtime(|| raw.leak());
+        self.lease.leak();
+        raw
+    }
+
+    /// Runs `work` where sqlx can start tasks: it does so in drops, and panics without a runtime.
+    fn in_runtime<R>(&self, work: impl FnOnce() -> R) -> R {
+        if Handle::try_current().is_ok() {
+            return work();
+        }
+        if let Some(runtime) = self.lease.cell().pool.runtime() {
+            let _inside = runtime.enter();
+            return work();
+        }
+        // No runtime was ever seen. One that runs nothing takes sqlx's task and drops it: the
+        // connection closes and the permit goes back. Not being inside of a runtime, this may block.
+        match tokio::runtime::Builder::new_current_thread().build() {
+            Ok(runtime) => {
+                let _inside = runtime.enter();
+                work()
+            }
+            Err(_) => work(),
+        }
+    }
+}
+
+impl<DB: Database> Drop for Checkout<DB> {
+    fn drop(&mut self) {
+        if let Some(mut raw) = self.raw.take() {
+            self.in_runtime(move || {
+                // The future owns the connection; dropped unpolled, it closes it and returns the
+                // permit. The state of a connection that ends here is not known.
+                drop(raw.return_to_pool());
+                drop(raw);
+            });
+        }
+    }
+}

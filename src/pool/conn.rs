@@ -1,0 +1,174 @@
+//! What the guards deref to: a connection that sees how it is used.
+//!
+//! Responsible for [`Conn`]: who borrows it, where, and the way home when it is dropped. Not
+//! responsible for seeing statements (`executor`, `flight`) or for transactions (`transaction`).
+
+use std::fmt;
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use sqlx::{Connection, Database, Error, SqlSafeStr};
+
+use super::checkout::Checkout;
+use super::transaction::Transaction;
+use super::way_back;
+use crate::monitor::Monitor;
+use crate::registry::Cell;
+use crate::site::CallSite;
+
+/// A checked-out connection, as [`PoolConnection`](super::PoolConnection) and [`Transaction`] deref
+/// to it.
+///
+/// `&mut Conn<Postgres>` (and of the other databases) is an `Executor`: its statements are seen,
+/// with their SQL, their end and their errors. It derefs to sqlx's own connection, so that
+/// `fn f(c: &mut PgConnection)` is called as before; what runs behind such a loan is not seen.
+pub struct Conn<DB: Database> {
+    /// `Some` until the guard is dropped or given away.
+    checkout: Option<Checkout<DB>>,
+    monitor: Monitor,
+    pub(super) conduct: Conduct,
+}
+
+/// What has to be known of a connection when it goes home.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Conduct {
+    /// Close it instead of returning it: the user asked for it, or its state cannot be healed.
+    pub(super) close: bool,
+    /// A nested begin was cut or refused, and rolled the outer transaction back (R8): whatever
+    /// runs now would run in autocommit.
+    pub(super) doomed: bool,
+}
+
+impl<DB: Database> Conn<DB> {
+    pub(super) fn new(checkout: Checkout<DB>, monitor: Monitor) -> Self {
+        Self {
+            checkout: Some(checkout),
+            monitor,
+            conduct: Conduct::default(),
+        }
+    }
+
+    fn checkout(&self) -> &Checkout<DB> {
+        // `take` consumes the guard, or is called by its drop.
+        self.checkout
+            .as_ref()
+            .expect("the checkout is here until the guard ends")
+    }
+
+    pub(super) fn take(mut self) -> Checkout<DB> {
+        self.checkout.take().expect("a guard ends once")
+    }
+
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        self.checkout().lease.cell()
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    pub(super) fn raw(&self) -> &DB::Connection {
+        self.checkout().raw()
+    }
+
+    /// The connection, without a note that it was lent.
+    pub(super) fn raw_mut(&mut self) -> &mut DB::Connection {
+        self.checkout
+            .as_mut()
+            .expect("the checkout is here until the guard ends")
+            .raw_mut()
+    }
+
+    /// Begins a transaction, or a savepoint within one.
+    ///
+    /// # Errors
+    /// What `BEGIN` or `SAVEPOINT` fails with.
+    ///
+    /// # Cancel safety
+    /// As [`Transaction::begin`].
+    #[track_caller]
+    pub fn begin(&mut self) -> impl Future<Output = Result<Transaction<'_, DB>, Error>> + Send {
+        self.cell().borrowed(CallSite::caller());
+        Transaction::start_lent(self, None)
+    }
+
+    /// Begins a transaction with that statement.
+    ///
+    /// # Errors
+    /// As [`Pool::begin_with`](super::Pool::begin_with); `InvalidSavePointStatement` within a
+    /// transaction.
+    #[track_caller]
+    pub fn begin_with(
+        &mut self,
+        statement: impl SqlSafeStr,
+    ) -> impl Future<Output = Result<Transaction<'_, DB>, Error>> + Send {
+        self.cell().borrowed(CallSite::caller());
+        let statement = statement.into_sql_str();
+        Transaction::start_lent(self, Some(statement))
+    }
+
+    /// Asks the server whether it is there.
+    ///
+    /// # Errors
+    /// What the connection fails with.
+    pub async fn ping(&mut self) -> Result<(), Error> {
+        self.raw_mut().ping().await
+    }
+
+    /// Whether a transaction of sqlx or leaktrace is open. A `BEGIN` sent as text is not counted.
+    pub fn is_in_transaction(&self) -> bool {
+        self.raw().is_in_transaction()
+    }
+}
+
+impl<DB: Database> Deref for Conn<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        self.raw()
+    }
+}
+
+impl<DB: Database> DerefMut for Conn<DB> {
+    /// Lends the raw connection: the line is kept, what runs there is not seen.
+    #[track_caller]
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        self.cell().lent(CallSite::caller());
+        if self.conduct.doomed {
+            // A raw loan cannot be refused; what it does in autocommit must not be mixed up with
+            // the transaction its borrower believes in.
+            self.conduct.close = true;
+        }
+        self.raw_mut()
+    }
+}
+
+impl<DB: Database> AsRef<DB::Connection> for Conn<DB> {
+    fn as_ref(&self) -> &DB::Connection {
+        self
+    }
+}
+
+impl<DB: Database> AsMut<DB::Connection> for Conn<DB> {
+    #[track_caller]
+    fn as_mut(&mut self) -> &mut DB::Connection {
+        self
+    }
+}
+
+impl<DB: Database> fmt::Debug for Conn<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("holder", &self.checkout().lease.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<DB: Database> Drop for Conn<DB> {
+    fn drop(&mut self) {
+        if let Some(checkout) = self.checkout.take() {
+            way_back::start(checkout, self.conduct);
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The drop-in pool and its guards. From here on down, the crate knows sqlx.
+//!
+//! Responsible for [`Pool`]: sqlx's methods under sqlx's names. Not responsible for what a guard
+//! does while it is out (`conn`, `transaction`), nor for its way back (`way_back`).
+
+mod acquire;
+mod checkout;
+mod close;
+mod conn;
+mod connection;
+mod executor;
+mod flight;
+mod options;
+mod probe;
+mod transaction;
+mod way_back;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Connection, Database, Error, SqlSafeStr};
+
+pub use self::acquire::Acquired;
+pub use self::conn::Conn;
+pub use self::connection::PoolConnection;
+pub use self::options::PoolOptions;
+pub use self::transaction::{DoomedTransaction, Transaction};
+use crate::clock::Moment;
+use crate::monitor::Monitor;
+use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus};
+use crate::site::{CallSite, sql::Dialect};
+
+type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
+
+/// A watched connection pool: sqlx's, under sqlx's names, with a record of who holds what.
+///
+/// Adoption is a change of imports. Every method behaves as in sqlx and returns the same errors;
+/// what is added is said at the method. Cheap to clone; all clones are the same pool.
+///
+/// There is no `Deref` to sqlx's pool, because its use would not be seen. What needs sqlx's own
+/// (`PgListener`, `copy_in_raw` on a pool) gets it from [`Pool::as_sqlx`].
+///
+/// # Examples
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sqlx::Error> {
+/// use leaktrace::SqlitePool;
+///
+/// let pool = SqlitePool::connect("sqlite::memory:").await?;
+/// let mut tx = pool.begin().await?;
+/// sqlx::query("CREATE TABLE orders (id INTEGER)").execute(&mut *tx).await?;
+/// assert_eq!(pool.holders().len(), 1);
+/// tx.commit().await?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
+pub struct Pool<DB: Database> {
+    raw: sqlx::Pool<DB>,
+    record: Arc<PoolRecord>,
+    monitor: Monitor,
+    policy: Policy,
+}
+
+impl Monitor {
+    /// Watches a finished pool under this name.
+    ///
+    /// Watching the same sqlx pool twice yields the same record, with the first name. A name that
+    /// another pool of this monitor has gets a number.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sqlx::Error> {
+    /// use leaktrace::{Config, Monitor};
+    ///
+    /// let monitor = Monitor::new(Config::default());
+    /// let pool = monitor.watch("orders", sqlx::SqlitePool::connect_lazy("sqlite::memory:")?);
+    /// assert_eq!(pool.name(), "orders");
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// ```
+    pub fn watch<DB: Database>(&self, name: &str, pool: sqlx::Pool<DB>) -> Pool<DB> {
+        self.start();
+        let gauges = SqlxGauges(pool.clone());
+        let record = self.registry().watch(gauges.identity(), |id, taken| {
+            PoolRecord::new(id, &unused(name, taken), Box::new(gauges))
+        });
+        record.runtime_is_here();
+        Pool {
+            raw: pool,
+            record,
+            monitor: self.clone(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// `name`, or with the first number that makes it one that is not taken.
+fn unused(name: &str, taken: &[String]) -> String {
+    let is_taken = |name: &str| taken.iter().any(|other| other == name);
+    if !is_taken(name) {
+        return name.to_string();
+    }
+    (2..)
+        .map(|number| format!("{name} {number}"))
+        .find(|name| !is_taken(name))
+        .unwrap_or_default()
+}
+
+struct SqlxGauges<DB: Database>(sqlx::Pool<DB>);
+
+impl<DB: Database> Gauges for SqlxGauges<DB> {
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self.0.options()).addr()
+    }
+
+    fn max(&self) -> u32 {
+        self.0.options().get_max_connections()
+    }
+
+    fn size(&self) -> u32 {
+        self.0.size()
+    }
+
+    fn idle(&self) -> u32 {
+        // sqlx counts with separate atomics, and its count can wrap below zero (sqlx#3645).
+        match self.0.num_idle() {
+            idle if idle > usize::MAX / 2 => 0,
+            idle => u32::try_from(idle).unwrap_or(u32::MAX).min(self.max()),
+        }
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        self.0.options().get_acquire_timeout()
+    }
+}
+
+/// Whose SQL a database speaks.
+fn dialect<DB: Database>() -> Dialect {
+    match DB::NAME {
+        "PostgreSQL" => Dialect::Postgres,
+        "MySQL" => Dialect::MySql,
+        "SQLite" => Dialect::Sqlite,
+        _ => Dialect::Unknown,
+    }
+}
+
+impl<DB: Database> Pool<DB> {
+    /// Opens a pool with default options, watched by [`Monitor::global`].
+    ///
+    /// # Errors
+    /// As sqlx's.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        PoolOptions::new().connect(url).await
+    }
+
+    /// Opens a pool with default options for that database, watched by [`Monitor::global`].
+    ///
+    /// # Errors
+    /// As sqlx's.
+    pub async fn connect_with(options: ConnectOptions<DB>) -> Result<Self, Error> {
+        PoolOptions::new().connect_with(options).await
+    }
+
+    /// Makes a pool that connects when it is first used, watched by [`Monitor::global`].
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn connect_lazy(url: &str) -> Result<Self, Error> {
+        PoolOptions::new().connect_lazy(url)
+    }
+
+    /// Makes a pool that connects when it is first used, watched by [`Monitor::global`].
+    pub fn connect_lazy_with(options: ConnectOptions<DB>) -> Self {
+        PoolOptions::new().connect_lazy_with(options)
+    }
+
+    /// Checks a connection out, waiting for one if need be. The calling line becomes the holder's.
+    ///
+    /// # Errors
+    /// As sqlx's: `PoolTimedOut`, `PoolClosed`, or what connecting failed with.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in the queue; a connection that was granted meanwhile
+    /// goes back.
+    #[track_caller]
+    pub fn acquire(
+        &self,
+    ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        async move {
+            let conn = pool.checkout(HolderKind::Connection, Some(site)).await?;
+            Ok(PoolConnection::new(conn))
+        }
+    }
+
+    /// Checks a connection out if one is idle.
+    #[track_caller]
+    pub fn try_acquire(&self) -> Option<PoolConnection<DB>> {
+        let conn = self.try_checkout(HolderKind::Connection, CallSite::caller())?;
+        Some(PoolConnection::new(conn))
+    }
+
+    /// Checks a connection out and begins a transaction. It is rolled back on drop, guaranteed.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`], and what `BEGIN` fails with.
+    ///
+    /// # Cancel safety
+    /// Wherever the future is dropped, also while `BEGIN` is in flight, the next borrower gets a
+    /// connection without an open transaction.
+    #[track_caller]
+    pub fn begin(
+        &self,
+    ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static + use<DB>
+    {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        async move {
+            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
+            Transaction::start_owned(conn, None).await
+        }
+    }
+
+    /// Begins a transaction if a connection is idle.
+    ///
+    /// # Errors
+    /// What `BEGIN` fails with.
+    #[track_caller]
+    pub fn try_begin(
+        &self,
+    ) -> impl Future<Output = Result<Option<Transaction<'static, DB>>, Error>> + Send + 'static + use<DB>
+    {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        async move {
+            match pool.try_checkout(HolderKind::Transaction, site) {
+                Some(conn) => Transaction::start_owned(conn, None).await.map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// Checks a connection out and begins a transaction with that statement, such as
+    /// `BEGIN IMMEDIATE`.
+    ///
+    /// # Errors
+    /// As [`Pool::begin`]; `BeginFailed` when the statement opens no transaction.
+    #[track_caller]
+    pub fn begin_with(
+        &self,
+        statement: impl SqlSafeStr,
+    ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        let statement = statement.into_sql_str();
+        async move {
+            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
+            Transaction::start_owned(conn, Some(statement)).await
+        }
+    }
+
+    /// Begins a transaction with that statement if a connection is idle.
+    ///
+    /// # Errors
+    /// As [`Pool::begin_with`].
+    #[track_caller]
+    pub fn try_begin_with(
+        &self,
+        statement: impl SqlSafeStr,
+    ) -> impl Future<Output = Result<Option<Transaction<'static, DB>>, Error>> + Send + 'static
+    {
+        let site = CallSite::caller();
+        let pool = self.clone();
+        let statement = statement.into_sql_str();
+        async move {
+            match pool.try_checkout(HolderKind::Transaction, site) {
+                Some(conn) => Transaction::start_owned(conn, Some(statement))
+                    .await
+                    .map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction: committed when it answers `Ok`, rolled back when it answers
+    /// `Err`, panics, or is dropped.
+    ///
+    /// # Errors
+    /// What `work` answers, or what beginning or committing fails with.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sqlx::Error> {
+    /// # let pool = leaktrace::SqlitePool::connect("sqlite::memory:").await?;
+    /// pool.transaction(async |tx| {
+    ///     sqlx::query("CREATE TABLE orders (id INTEGER)").execute(&mut **tx).await
+    /// })
+    /// .await?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// ```
+    #[track_caller]
+    pub fn transaction<T, E, F>(&self, work: F) -> impl Future<Output = Result<T, E>>
+    where
+        F: for<'a, 'b> AsyncFnOnce(&'a mut Transaction<'b, DB>) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let begin = self.begin();
+        async move {
+            let mut tx = begin.await?;
+            match work(&mut tx).await {
+                Ok(value) => {
+                    tx.commit().await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    // The error of the work tells more than one of the rollback, which is repeated
+                    // on the way back in any case.
+                    let _ = tx.rollback().await;
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Whether the pool is closed or closing.
+    pub fn is_closed(&self) -> bool {
+        self.raw.is_closed()
+    }
+
+    /// Ends when the pool is closed.
+    pub fn close_event(&self) -> sqlx::pool::CloseEvent {
+        self.raw.close_event()
+    }
+
+    /// The number of open connections, idle ones included.
+    pub fn size(&self) -> u32 {
+        self.raw.size()
+    }
+
+    /// The number of idle connections; never more than the pool has.
+    pub fn num_idle(&self) -> usize {
+        SqlxGauges(self.raw.clone()).idle() as usize
+    }
+
+    /// The options that sqlx's pool was made with.
+    pub fn options(&self) -> &sqlx::pool::PoolOptions<DB> {
+        self.raw.options()
+    }
+
+    /// The options for new connections.
+    pub fn connect_options(&self) -> Arc<ConnectOptions<DB>> {
+        self.raw.connect_options()
+    }
+
+    /// Replaces the options for new connections.
+    pub fn set_connect_options(&self, options: ConnectOptions<DB>) {
+        self.raw.set_connect_options(options);
+    }
+
+    /// sqlx's own pool. What is done with it is not seen, so the calling line is remembered and
+    /// shown in reports.
+    ///
+    /// For `PgListener::connect_with`, `copy_in_raw` on a pool, and libraries that want sqlx's type.
+    #[track_caller]
+    pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
+        self.record.handed_out(CallSite::caller());
+        &self.raw
+    }
+
+    /// The name under which it is watched.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    pub(crate) fn record_id(&self) -> u64 {
+        self.record.id
+    }
+
+    /// The monitor that watches it.
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The counters of this moment.
+    pub fn status(&self) -> PoolStatus {
+        self.record.status(Moment::now())
+    }
+
+    /// Who holds a connection of this pool, oldest first.
+    pub fn holders(&self) -> Vec<Holder> {
+        let mut holders = self.monitor.holders();
+        holders.retain(|holder| holder.pool_id == self.record.id);
+        holders
+    }
+
+    /// The same pool under a label: reports name it, and [`Pool::threshold`] and
+    /// [`Pool::unreported`] on it concern its checkouts only.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sqlx::Error> {
+    /// # use std::time::Duration;
+    /// # let pool = leaktrace::SqlitePool::connect_lazy("sqlite::memory:")?;
+    /// let exports = pool.labeled("csv export").threshold(Duration::from_secs(300));
+    /// let listener = pool.labeled("listener").unreported();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn labeled(&self, label: &'static str) -> Self {
+        let mut pool = self.clone();
+        pool.policy.label = Some(label);
+        pool
+    }
+
+    /// The same pool with another threshold for the checkouts through this handle.
+    #[must_use]
+    pub fn threshold(mut self, threshold: Duration) -> Self {
+        self.policy.threshold = Some(threshold);
+        self.monitor.registry().note_threshold(threshold);
+        self
+    }
+
+    /// The same pool; checkouts through this handle are never reported for being old. They still
+    /// appear where the pool fails somebody or cannot be closed.
+    #[must_use]
+    pub fn unreported(mut self) -> Self {
+        self.policy.unreported = true;
+        self
+    }
+}
+
+impl<DB: Database> From<sqlx::Pool<DB>> for Pool<DB> {
+    /// Watches the pool with [`Monitor::global`], under the name of its database.
+    fn from(pool: sqlx::Pool<DB>) -> Self {
+        Monitor::global().watch(DB::NAME, pool)
+    }
+}
+
+impl<DB: Database> Clone for Pool<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            raw: self.raw.clone(),
+            record: Arc::clone(&self.record),
+            monitor: self.monitor.clone(),
+            policy: self.policy,
+        }
+    }
+}
+
+impl<DB: Database> fmt::Debug for Pool<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.record.name)
+            .field("status", &self.status())
+            .field("sqlx", &self.raw)
+            .finish_non_exhaustive()
+    }
+}

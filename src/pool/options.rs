@@ -1,0 +1,260 @@
+//! sqlx's pool options, and our own beside them.
+//!
+//! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use log::LevelFilter;
+use sqlx::pool::PoolConnectionMetadata;
+use sqlx::{Database, Error};
+
+use super::{ConnectOptions, Pool};
+use crate::monitor::Monitor;
+
+/// The builder of a watched pool: sqlx's, plus [`name`](Self::name) and
+/// [`monitor`](Self::monitor).
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sqlx::Error> {
+/// use leaktrace::SqlitePoolOptions;
+///
+/// let pool = SqlitePoolOptions::new()
+///     .name("orders")
+///     .max_connections(5)
+///     .connect("sqlite::memory:")
+///     .await?;
+/// assert_eq!(pool.name(), "orders");
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
+pub struct PoolOptions<DB: Database> {
+    raw: sqlx::pool::PoolOptions<DB>,
+    name: Option<String>,
+    monitor: Option<Monitor>,
+}
+
+impl<DB: Database> PoolOptions<DB> {
+    /// sqlx's defaults, watched by [`Monitor::global`].
+    pub fn new() -> Self {
+        Self::from(sqlx::pool::PoolOptions::new())
+    }
+
+    /// Sets the name under which the pool is watched. Default: the name of the database.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets who watches the pool. Default: [`Monitor::global`].
+    pub fn monitor(mut self, monitor: &Monitor) -> Self {
+        self.monitor = Some(monitor.clone());
+        self
+    }
+
+    fn map(
+        mut self,
+        change: impl FnOnce(sqlx::pool::PoolOptions<DB>) -> sqlx::pool::PoolOptions<DB>,
+    ) -> Self {
+        self.raw = change(self.raw);
+        self
+    }
+
+    /// Sets the most connections. Default: 10.
+    pub fn max_connections(self, max: u32) -> Self {
+        self.map(|raw| raw.max_connections(max))
+    }
+
+    /// The most connections.
+    pub fn get_max_connections(&self) -> u32 {
+        self.raw.get_max_connections()
+    }
+
+    /// Sets how many connections are kept open. Default: 0.
+    pub fn min_connections(self, min: u32) -> Self {
+        self.map(|raw| raw.min_connections(min))
+    }
+
+    /// How many connections are kept open.
+    pub fn get_min_connections(&self) -> u32 {
+        self.raw.get_min_connections()
+    }
+
+    /// Sets the level at which sqlx logs every acquire. Default: off.
+    pub fn acquire_time_level(self, level: LevelFilter) -> Self {
+        self.map(|raw| raw.acquire_time_level(level))
+    }
+
+    /// Sets the level at which sqlx logs slow acquires. Default: warn.
+    pub fn acquire_slow_level(self, level: LevelFilter) -> Self {
+        self.map(|raw| raw.acquire_slow_level(level))
+    }
+
+    /// Sets when sqlx calls an acquire slow. Default: 2 s.
+    pub fn acquire_slow_threshold(self, threshold: Duration) -> Self {
+        self.map(|raw| raw.acquire_slow_threshold(threshold))
+    }
+
+    /// When sqlx calls an acquire slow.
+    pub fn get_acquire_slow_threshold(&self) -> Duration {
+        self.raw.get_acquire_slow_threshold()
+    }
+
+    /// Sets how long an acquire may take, connecting included. Default: 30 s.
+    pub fn acquire_timeout(self, timeout: Duration) -> Self {
+        self.map(|raw| raw.acquire_timeout(timeout))
+    }
+
+    /// How long an acquire may take.
+    pub fn get_acquire_timeout(&self) -> Duration {
+        self.raw.get_acquire_timeout()
+    }
+
+    /// Sets after which age a connection is replaced. Default: 30 min.
+    pub fn max_lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.map(|raw| raw.max_lifetime(lifetime))
+    }
+
+    /// After which age a connection is replaced.
+    pub fn get_max_lifetime(&self) -> Option<Duration> {
+        self.raw.get_max_lifetime()
+    }
+
+    /// Sets after how much idle time a connection is closed. Default: 10 min.
+    pub fn idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.map(|raw| raw.idle_timeout(timeout))
+    }
+
+    /// After how much idle time a connection is closed.
+    pub fn get_idle_timeout(&self) -> Option<Duration> {
+        self.raw.get_idle_timeout()
+    }
+
+    /// Sets whether a connection is tested before it is given out. Default: true.
+    pub fn test_before_acquire(self, test: bool) -> Self {
+        self.map(|raw| raw.test_before_acquire(test))
+    }
+
+    /// Whether a connection is tested before it is given out.
+    pub fn get_test_before_acquire(&self) -> bool {
+        self.raw.get_test_before_acquire()
+    }
+
+    /// Sets what is done with each new connection.
+    pub fn after_connect<F>(self, callback: F) -> Self
+    where
+        for<'c> F: Fn(&'c mut DB::Connection, PoolConnectionMetadata) -> BoxFuture<'c, Result<(), Error>>
+            + 'static
+            + Send
+            + Sync,
+    {
+        self.map(|raw| raw.after_connect(callback))
+    }
+
+    /// Sets what is done with an idle connection before it is given out; `Ok(false)` closes it.
+    pub fn before_acquire<F>(self, callback: F) -> Self
+    where
+        for<'c> F: Fn(&'c mut DB::Connection, PoolConnectionMetadata) -> BoxFuture<'c, Result<bool, Error>>
+            + 'static
+            + Send
+            + Sync,
+    {
+        self.map(|raw| raw.before_acquire(callback))
+    }
+
+    /// Sets what is done with a connection that comes back; `Ok(false)` closes it.
+    pub fn after_release<F>(self, callback: F) -> Self
+    where
+        for<'c> F: Fn(&'c mut DB::Connection, PoolConnectionMetadata) -> BoxFuture<'c, Result<bool, Error>>
+            + 'static
+            + Send
+            + Sync,
+    {
+        self.map(|raw| raw.after_release(callback))
+    }
+
+    /// Opens the pool, with one connection to see that it can.
+    ///
+    /// # Errors
+    /// As sqlx's.
+    pub async fn connect(self, url: &str) -> Result<Pool<DB>, Error> {
+        let Self { raw, name, monitor } = self;
+        Ok(watch(raw.connect(url).await?, name, monitor))
+    }
+
+    /// Opens the pool for that database.
+    ///
+    /// # Errors
+    /// As sqlx's.
+    pub async fn connect_with(self, options: ConnectOptions<DB>) -> Result<Pool<DB>, Error> {
+        let Self { raw, name, monitor } = self;
+        Ok(watch(raw.connect_with(options).await?, name, monitor))
+    }
+
+    /// Makes the pool; it connects when it is first used.
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn connect_lazy(self, url: &str) -> Result<Pool<DB>, Error> {
+        let Self { raw, name, monitor } = self;
+        Ok(watch(raw.connect_lazy(url)?, name, monitor))
+    }
+
+    /// Makes the pool for that database; it connects when it is first used.
+    pub fn connect_lazy_with(self, options: ConnectOptions<DB>) -> Pool<DB> {
+        let Self { raw, name, monitor } = self;
+        watch(raw.connect_lazy_with(options), name, monitor)
+    }
+}
+
+fn watch<DB: Database>(
+    pool: sqlx::Pool<DB>,
+    name: Option<String>,
+    monitor: Option<Monitor>,
+) -> Pool<DB> {
+    let name = name.as_deref().unwrap_or(DB::NAME);
+    match monitor {
+        Some(monitor) => monitor.watch(name, pool),
+        None => Monitor::global().watch(name, pool),
+    }
+}
+
+impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
+    fn from(raw: sqlx::pool::PoolOptions<DB>) -> Self {
+        Self {
+            raw,
+            name: None,
+            monitor: None,
+        }
+    }
+}
+
+impl<DB: Database> Default for PoolOptions<DB> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<DB: Database> Clone for PoolOptions<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            raw: self.raw.clone(),
+            name: self.name.clone(),
+            monitor: self.monitor.clone(),
+        }
+    }
+}
+
+impl<DB: Database> fmt::Debug for PoolOptions<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolOptions")
+            .field("name", &self.name)
+            .field("sqlx", &self.raw)
+            .finish_non_exhaustive()
+    }
+}

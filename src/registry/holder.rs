@@ -1,0 +1,609 @@
+//! The record of one live checkout.
+//!
+//! Responsible for what was seen of it ([`Cell`]) and for the copy that readers get ([`Holder`]).
+//! Not responsible for when it begins and ends (`lease`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::pool::{Policy, PoolRecord};
+use super::snapshot::Limits;
+use crate::clock::{Moment, Stops};
+use crate::scope::Scope;
+use crate::site::{CallSite, Location, SqlText, Stack, sql::Verb, text};
+use crate::sync::Mutex;
+
+/// Names one checkout within its monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct HolderId(pub(crate) u64);
+
+impl fmt::Display for HolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What was checked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "json",
+    derive(serde::Serialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum HolderKind {
+    /// A connection, by `acquire`.
+    Connection,
+    /// A transaction, by `begin`.
+    Transaction,
+    /// A statement on the pool itself, as long as its stream lives.
+    Statement,
+}
+
+impl fmt::Display for HolderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HolderKind::Connection => "Connection",
+            HolderKind::Transaction => "Transaction",
+            HolderKind::Statement => "Statement",
+        })
+    }
+}
+
+/// What is known of the connection that a holder has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// A statement runs, or its rows have not all been read.
+    InFlight {
+        /// When it was sent.
+        since: SystemTime,
+    },
+    /// No statement runs, for certain.
+    Idle {
+        /// When the last one ended, or when it was checked out.
+        since: SystemTime,
+    },
+    /// Lent out as a raw connection: what runs there is not seen.
+    Unknown {
+        /// When it was lent.
+        since: SystemTime,
+    },
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activity::InFlight { .. } => "in_flight",
+            Activity::Idle { .. } => "idle",
+            Activity::Unknown { .. } => "unknown",
+        })
+    }
+}
+
+#[cfg(feature = "json")]
+impl serde::Serialize for Activity {
+    /// The word alone: how long it has been so stands beside it, as `activity_ms`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where a checkout is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "json",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Phase {
+    /// Out.
+    Held,
+    /// Dropped; on its way back to the pool.
+    Returning,
+    /// Given away with `leak()`: its permit never comes back.
+    LeakedOnPurpose,
+}
+
+/// The request or job that a holder serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ScopeInfo {
+    /// The route, or the name of the job.
+    pub name: String,
+    /// The request id, when there was one.
+    pub request_id: Option<String>,
+}
+
+/// The tracing span in which a checkout was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SpanInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Its id.
+    pub id: u64,
+}
+
+/// A copy of what is known of one live checkout.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Holder {
+    /// Names this checkout within its monitor.
+    pub id: HolderId,
+    /// The pool's name.
+    pub pool: String,
+    /// What was checked out.
+    pub kind: HolderKind,
+    /// The label of the pool handle it came through.
+    pub label: Option<String>,
+    /// When it was granted.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::clock::json::timestamp")
+    )]
+    pub acquired_at: SystemTime,
+    /// How long it has been out.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "held_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub held_for: Duration,
+    /// How long it had waited before it was granted.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "waited_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub waited_for: Duration,
+    /// The line that checked it out. `None` for a pooled statement: its caller is sqlx.
+    pub acquired_by: Option<Location>,
+    /// The stack of the checkout, at [`Detail::Backtrace`](crate::Detail::Backtrace).
+    pub stack: Option<Stack>,
+    /// When it was last seen in use.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::clock::json::maybe_timestamp")
+    )]
+    pub last_used_at: Option<SystemTime>,
+    /// The line that last used it, or borrowed it as a raw connection.
+    pub last_used_by: Option<Location>,
+    /// The last statement seen, masked.
+    pub last_sql: Option<String>,
+    /// How many statements and raw loans were seen.
+    pub uses: u32,
+    /// What is known of the connection.
+    pub activity: Activity,
+    /// For how long that has been so.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "activity_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub activity_for: Duration,
+    /// Whether a transaction is known to be open.
+    pub in_transaction: bool,
+    /// Where it is on its way.
+    pub phase: Phase,
+    /// The request or job it serves.
+    pub scope: Option<ScopeInfo>,
+    /// The tokio task that checked it out.
+    pub task_id: Option<String>,
+    /// The tracing span in which it was checked out.
+    pub span: Option<SpanInfo>,
+    /// Whether it has been out for longer than its threshold.
+    pub overdue: bool,
+    /// The hold time beyond which it is overdue.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "threshold_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub threshold: Duration,
+    /// Never reported for being old.
+    pub unreported: bool,
+
+    /// Rows were handed over and no more have been asked for.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) parked: bool,
+    /// Hold time and time in this activity, without the time the process stood still.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) running_for: Duration,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) activity_running_for: Duration,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) pool_id: u64,
+    /// The limit for a transaction known to be idle.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) idle_limit: Option<Duration>,
+    /// How long ago its scope was last polled; zero while it is being polled.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) polled_ago: Option<Duration>,
+}
+
+impl Holder {
+    /// Idle, in a transaction, and both for certain.
+    pub fn is_idle_in_transaction(&self) -> bool {
+        self.in_transaction && matches!(self.activity, Activity::Idle { .. })
+    }
+}
+
+/// What is kept of a checkout while it lives.
+///
+/// The fields outside of `live` never change.
+pub(crate) struct Cell {
+    pub(super) id: u64,
+    pub(crate) pool: Arc<PoolRecord>,
+    pub(super) kind: HolderKind,
+    policy: Policy,
+    acquired_at: Moment,
+    waited: Duration,
+    acquired_by: Option<CallSite>,
+    stack: Option<Stack>,
+    pub(crate) scope: Option<Scope>,
+    task: Option<tokio::task::Id>,
+    span: Option<SpanInfo>,
+    live: Mutex<Live>,
+}
+
+/// What is known when a checkout begins.
+pub(crate) struct Begun {
+    pub(crate) pool: Arc<PoolRecord>,
+    pub(crate) kind: HolderKind,
+    pub(crate) policy: Policy,
+    pub(crate) waited: Duration,
+    pub(crate) acquired_by: Option<CallSite>,
+    pub(crate) stack: Option<Stack>,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) task: Option<tokio::task::Id>,
+    pub(crate) span: Option<SpanInfo>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    InFlight,
+    Idle,
+    Unknown,
+}
+
+struct Live {
+    /// Where the guard was last borrowed mutably; becomes `last_used_by` when a use follows.
+    borrowed_by: Option<CallSite>,
+    last_used_at: Option<Moment>,
+    last_used_by: Option<CallSite>,
+    last_sql: Option<Arc<SqlText>>,
+    uses: u32,
+    doing: Doing,
+    since: Moment,
+    parked: bool,
+    in_transaction: bool,
+    phase: Phase,
+    /// The server's state is not known from what was seen: ask it before the next borrower does.
+    unsure: bool,
+    /// A statement was seen to fail since the transaction began.
+    failed: bool,
+    /// The finding that speaks of this holder.
+    claimed: Option<u64>,
+    released_at: Option<Moment>,
+    done: bool,
+}
+
+/// How a statement ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Succeeded,
+    Failed,
+    /// Dropped before its end was seen.
+    Cut,
+}
+
+/// A use that a guard makes by itself, beside the user's statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Begin,
+    Commit,
+    Rollback,
+}
+
+/// A reported holder that has come back.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) finding: u64,
+    pub(crate) holder: HolderId,
+    pub(crate) held_for: Duration,
+}
+
+/// Whether a finding could still be attached to a holder.
+pub(crate) type Claimed = bool;
+
+impl Cell {
+    pub(super) fn new(id: u64, now: Moment, begun: Begun) -> Self {
+        let Begun {
+            pool,
+            kind,
+            policy,
+            waited,
+            acquired_by,
+            stack,
+            scope,
+            task,
+            span,
+        } = begun;
+        Self {
+            id,
+            pool,
+            kind,
+            policy,
+            acquired_at: now,
+            waited,
+            acquired_by,
+            stack,
+            scope,
+            task,
+            span,
+            live: Mutex::new(Live {
+                borrowed_by: None,
+                last_used_at: None,
+                last_used_by: None,
+                last_sql: None,
+                uses: 0,
+                doing: Doing::Idle,
+                since: now,
+                parked: false,
+                in_transaction: false,
+                phase: Phase::Held,
+                unsure: false,
+                failed: false,
+                claimed: None,
+                released_at: None,
+                done: false,
+            }),
+        }
+    }
+
+    /// The guard was borrowed mutably: if a statement follows, it came from here.
+    pub(crate) fn borrowed(&self, by: CallSite) {
+        self.live.lock().borrowed_by = Some(by);
+    }
+
+    /// The raw connection was lent out: nothing is seen from here on.
+    pub(crate) fn lent(&self, by: CallSite) {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        live.borrowed_by = None;
+        live.last_used_by = Some(by);
+        live.last_used_at = Some(now);
+        live.last_sql = None;
+        live.uses = live.uses.saturating_add(1);
+        live.unsure = true;
+        live.enter(Doing::Unknown, now);
+    }
+
+    /// The text of the statement that is about to run.
+    pub(crate) fn told(&self, sql: Arc<SqlText>) {
+        let mut live = self.live.lock();
+        live.unsure |= sql.verb != Verb::Plain;
+        live.last_sql = Some(sql);
+    }
+
+    /// A statement was sent.
+    pub(crate) fn started(&self) {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        live.last_used_by = live.borrowed_by.take();
+        live.last_used_at = Some(now);
+        live.uses = live.uses.saturating_add(1);
+        live.parked = false;
+        live.enter(Doing::InFlight, now);
+    }
+
+    /// A row was handed over (`true`), or the next one was asked for.
+    pub(crate) fn parked(&self, parked: bool) {
+        self.live.lock().parked = parked;
+    }
+
+    /// The statement ended.
+    pub(crate) fn ended_statement(&self, ending: Ending) {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        live.parked = false;
+        live.last_used_at = Some(now);
+        match ending {
+            Ending::Succeeded => match live.last_sql.as_ref().map(|sql| sql.verb) {
+                Some(Verb::Begin) => live.in_transaction = true,
+                Some(Verb::Commit | Verb::Rollback) => live.in_transaction = false,
+                _ => {}
+            },
+            Ending::Failed => {
+                live.failed = true;
+                live.unsure = true;
+            }
+            Ending::Cut => live.unsure = true,
+        }
+        live.enter(Doing::Idle, now);
+    }
+
+    /// The guard begins to begin, commit or roll back. Until [`Cell::did`], the server's state is
+    /// not known.
+    pub(crate) fn doing(&self, what: Use) {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        live.unsure = true;
+        if let Some(by) = live.borrowed_by.take() {
+            live.last_used_by = Some(by);
+        }
+        if what != Use::Begin {
+            live.last_used_at = Some(now);
+        }
+        live.enter(Doing::InFlight, now);
+    }
+
+    /// What [`Cell::doing`] announced has ended. `open`: how many levels are open now.
+    pub(crate) fn did(&self, what: Use, ending: Ending, open: usize) {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        live.in_transaction = open > 0;
+        if ending == Ending::Succeeded {
+            match what {
+                // Before the first statement nothing is unsure; within a transaction, whatever was.
+                Use::Begin if open == 1 => {
+                    live.unsure = false;
+                    live.failed = false;
+                }
+                Use::Begin => {}
+                Use::Commit | Use::Rollback if open == 0 => {
+                    live.unsure = false;
+                    live.failed = false;
+                }
+                Use::Commit | Use::Rollback => {}
+            }
+        }
+        live.enter(Doing::Idle, now);
+    }
+
+    /// A rollback was queued on a connection that is kept: it runs before the next statement.
+    pub(crate) fn unsure(&self) {
+        self.live.lock().unsure = true;
+    }
+
+    /// Whether the server has to be asked for its state before the next borrower gets it.
+    pub(crate) fn is_unsure(&self) -> bool {
+        let live = self.live.lock();
+        live.unsure || live.doing == Doing::InFlight
+    }
+
+    /// Whether a statement was seen to fail since the transaction began.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.live.lock().failed
+    }
+
+    /// Attaches a finding; false when the holder has already come back.
+    pub(super) fn claim(&self, finding: u64) -> Claimed {
+        let mut live = self.live.lock();
+        live.claimed = Some(finding);
+        live.phase == Phase::Held || live.phase == Phase::LeakedOnPurpose
+    }
+
+    pub(super) fn ended(&self, finding: u64) -> Ended {
+        let until = self.live.lock().released_at.unwrap_or_else(Moment::now);
+        Ended {
+            finding,
+            holder: HolderId(self.id),
+            held_for: until.since(self.acquired_at),
+        }
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.live.lock().phase = phase;
+    }
+
+    /// Ends the hold time. Answers what the totals need, and the finding that spoke of it; `None`
+    /// when it had been released before.
+    pub(super) fn release(&self) -> Option<Released> {
+        let now = Moment::now();
+        let mut live = self.live.lock();
+        if live.phase != Phase::Held {
+            return None;
+        }
+        live.phase = Phase::Returning;
+        live.released_at = Some(now);
+        let last_use = live.last_used_at.unwrap_or(self.acquired_at);
+        Some(Released {
+            held_for: now.since(self.acquired_at),
+            after_last_use: now.since(last_use),
+            last_used_by: live.last_used_by,
+            last_sql: live.last_sql.clone(),
+            finding: live.claimed,
+            now,
+        })
+    }
+
+    /// True once: the record ends.
+    pub(super) fn finish(&self) -> bool {
+        !std::mem::replace(&mut self.live.lock().done, true)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.live.lock().phase
+    }
+
+    pub(super) fn site(&self) -> (HolderKind, Option<CallSite>, Option<&'static str>) {
+        (self.kind, self.acquired_by, self.policy.label)
+    }
+
+    /// The copy that readers get.
+    pub(super) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
+        let threshold = self
+            .policy
+            .threshold
+            .unwrap_or_else(|| limits.threshold.for_pool(self.pool.acquire_timeout()));
+        let live = self.live.lock();
+        let until = live.released_at.unwrap_or(now);
+        let running_for = stops.running_between(self.acquired_at, until);
+        let since = live.since.wall();
+        Holder {
+            id: HolderId(self.id),
+            pool: self.pool.name.clone(),
+            kind: self.kind,
+            label: self
+                .policy
+                .label
+                .map(|label| text::escape_text(label, 100).into_owned()),
+            acquired_at: self.acquired_at.wall(),
+            held_for: until.since(self.acquired_at),
+            waited_for: self.waited,
+            acquired_by: self.acquired_by.map(Location::from),
+            stack: self.stack.clone(),
+            last_used_at: live.last_used_at.map(Moment::wall),
+            last_used_by: live.last_used_by.map(Location::from),
+            last_sql: live.last_sql.as_ref().map(|sql| sql.masked.to_string()),
+            uses: live.uses,
+            activity: match live.doing {
+                Doing::InFlight => Activity::InFlight { since },
+                Doing::Idle => Activity::Idle { since },
+                Doing::Unknown => Activity::Unknown { since },
+            },
+            activity_for: until.since(live.since),
+            in_transaction: live.in_transaction,
+            phase: live.phase,
+            scope: self.scope.as_ref().map(|scope| ScopeInfo {
+                name: scope.name().to_string(),
+                request_id: scope.request_id().map(str::to_string),
+            }),
+            task_id: self.task.map(|task| task.to_string()),
+            span: self.span,
+            overdue: live.phase == Phase::Held && running_for > threshold,
+            threshold,
+            unreported: self.policy.unreported,
+            parked: live.parked,
+            running_for,
+            activity_running_for: stops.running_between(live.since, until),
+            pool_id: self.pool.id,
+            idle_limit: limits.idle_in_transaction.map(|limit| limit.min(threshold)),
+            polled_ago: self
+                .scope
+                .as_ref()
+                .and_then(|scope| match scope.in_poll_since() {
+                    Some(_) => Some(Duration::ZERO),
+                    None => scope.last_poll_ended().map(|ended| now.since(ended)),
+                }),
+        }
+    }
+}
+
+/// What the totals need of a checkout that was released.
+pub(super) struct Released {
+    pub(super) held_for: Duration,
+    pub(super) after_last_use: Duration,
+    pub(super) last_used_by: Option<CallSite>,
+    pub(super) last_sql: Option<Arc<SqlText>>,
+    pub(super) finding: Option<u64>,
+    pub(super) now: Moment,
+}
+
+impl Live {
+    fn enter(&mut self, doing: Doing, now: Moment) {
+        self.doing = doing;
+        self.since = now;
+    }
+}

@@ -1,0 +1,150 @@
+//! Who holds what, right now.
+//!
+//! Responsible for the record of each watched pool, of each checkout and of each waiter, and for
+//! copies of them. Not responsible for judging (`judge`), for speaking (`sink`) or for databases:
+//! what sqlx knows comes in through [`Gauges`].
+//!
+//! # Lock rules
+//! - A shard of a `DashMap` and a cell's `live` lock are never held together: the map is left
+//!   first. A lock is never held over a call into the user's code, an allocation of unbounded
+//!   size, or the naming of a symbol.
+//! - `Registry::pools` is taken alone.
+
+mod holder;
+mod lease;
+mod pool;
+mod snapshot;
+mod totals;
+mod waiter;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
+pub(crate) use self::holder::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::lease::Lease;
+pub(crate) use self::pool::{Closing, Gauges, Policy, PoolRecord};
+pub use self::pool::{PoolInfo, PoolStatus};
+pub(crate) use self::snapshot::{Limits, Snapshot};
+pub use self::totals::SiteTotal;
+use self::totals::Totals;
+pub use self::waiter::Waiter;
+pub(crate) use self::waiter::Waiting;
+use crate::site::{Stacks, Statements};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Every pool, holder and waiter of one monitor.
+pub(crate) struct Registry {
+    /// Holders that are out or on their way back. A cell is listed by its lease and removed by its
+    /// end, exactly once, on any path.
+    holders: DashMap<u64, Arc<Cell>>,
+    waiters: DashMap<u64, Arc<waiter::WaiterCell>>,
+    /// Weak: a record lives as long as a pool, a holder or a waiter of it.
+    pools: Mutex<Vec<Weak<PoolRecord>>>,
+    /// Holders that were reported and have come back since the last scan.
+    ended: Mutex<Vec<Ended>>,
+    totals: Totals,
+    next_id: AtomicU64,
+    /// The shortest threshold that any handle of a pool was given, in nanoseconds.
+    shortest: AtomicU64,
+    pub(crate) stacks: Stacks,
+    pub(crate) statements: Statements,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self {
+            holders: DashMap::new(),
+            waiters: DashMap::new(),
+            pools: Mutex::new(Vec::new()),
+            ended: Mutex::new(Vec::new()),
+            totals: Totals::new(),
+            next_id: AtomicU64::new(1),
+            shortest: AtomicU64::new(u64::MAX),
+            stacks: Stacks::new(),
+            statements: Statements::new(),
+        }
+    }
+
+    /// The record of the pool with that identity; made with `make`, which is given an id and the
+    /// names that are taken, when it is not known yet.
+    pub(crate) fn watch(
+        &self,
+        identity: usize,
+        make: impl FnOnce(u64, &[String]) -> PoolRecord,
+    ) -> Arc<PoolRecord> {
+        let mut pools = self.pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        // A record keeps its sqlx pool alive, so an address in this list is never reused.
+        let live: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+        let known = live.iter().find(|pool| pool.identity() == identity);
+        known.cloned().unwrap_or_else(|| {
+            let names: Vec<String> = live.iter().map(|pool| pool.name.clone()).collect();
+            let pool = Arc::new(make(self.new_id(), &names));
+            pools.push(Arc::downgrade(&pool));
+            pool
+        })
+    }
+
+    pub(crate) fn pools(&self) -> Vec<Arc<PoolRecord>> {
+        self.pools.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether there is anything that could become overdue.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.holders.is_empty() && self.waiters.is_empty() && self.ended.lock().is_empty()
+    }
+
+    pub(crate) fn take_ended(&self) -> Vec<Ended> {
+        std::mem::take(&mut *self.ended.lock())
+    }
+
+    /// Notes that a finding speaks of this holder, so that its end is told too.
+    ///
+    /// A holder that ended in the meantime is handed to [`Registry::take_ended`] at once.
+    pub(crate) fn claim(&self, holder: HolderId, finding: u64) {
+        let cell = self.holders.get(&holder.0).map(|cell| Arc::clone(&cell));
+        if let Some(cell) = cell
+            && !cell.claim(finding)
+        {
+            self.ended.lock().push(cell.ended(finding));
+        }
+    }
+
+    pub(crate) fn note_threshold(&self, threshold: Duration) {
+        let nanos = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
+        self.shortest.fetch_min(nanos, Ordering::Relaxed);
+    }
+
+    /// The shortest threshold that any handle of a pool was given.
+    pub(crate) fn shortest_policy(&self) -> Duration {
+        Duration::from_nanos(self.shortest.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The places where something was done, few and distinct.
+#[derive(Debug, Default)]
+pub(crate) struct CallSiteList {
+    sites: Vec<crate::site::CallSite>,
+}
+
+impl CallSiteList {
+    const KEPT: usize = 8;
+
+    fn add(&mut self, site: crate::site::CallSite) {
+        if self.sites.len() < Self::KEPT && !self.sites.contains(&site) {
+            self.sites.push(site);
+        }
+    }
+
+    fn sites(&self) -> impl Iterator<Item = crate::site::CallSite> {
+        self.sites.iter().copied()
+    }
+}

@@ -1,0 +1,262 @@
+//! The record of one watched pool.
+//!
+//! Responsible for its name, its counters and its policies. Not responsible for its connections:
+//! sqlx keeps those, and is asked through [`Gauges`].
+
+use std::time::Duration;
+
+use super::CallSiteList;
+use crate::clock::Moment;
+use crate::site::{CallSite, Location, text};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What only the pool itself knows. Read at a moment of its own.
+pub(crate) trait Gauges: Send + Sync {
+    /// The address of the pool's options: the same for all its clones.
+    fn identity(&self) -> usize;
+    fn max(&self) -> u32;
+    fn size(&self) -> u32;
+    fn idle(&self) -> u32;
+    fn acquire_timeout(&self) -> Duration;
+}
+
+/// How the checkouts of one handle of a pool are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Policy {
+    pub(crate) label: Option<&'static str>,
+    pub(crate) threshold: Option<Duration>,
+    /// Never reported for being old.
+    pub(crate) unreported: bool,
+}
+
+/// A `close()` that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub(crate) since: Moment,
+    pub(crate) by: CallSite,
+}
+
+/// Counters and facts of one pool, shared by all its handles, holders and waiters.
+pub(crate) struct PoolRecord {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    gauges: Box<dyn Gauges>,
+    pub(super) held: AtomicU32,
+    pub(super) returning: AtomicU32,
+    pub(super) waiting: AtomicU32,
+    /// Permits whose backend was left behind on the server: nobody could end it.
+    orphaned: AtomicU64,
+    /// Where the raw pool was handed out.
+    raw: Mutex<CallSiteList>,
+    closing: Mutex<Vec<(u64, Closing)>>,
+    in_progress: Mutex<Lows>,
+    /// The runtime that was last seen with this pool, for drops outside of any.
+    runtime: Mutex<Option<tokio::runtime::Handle>>,
+}
+
+impl PoolRecord {
+    pub(crate) fn new(id: u64, name: &str, gauges: Box<dyn Gauges>) -> Self {
+        Self {
+            id,
+            name: text::escape_text(name, 100).into_owned(),
+            gauges,
+            held: AtomicU32::new(0),
+            returning: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            orphaned: AtomicU64::new(0),
+            raw: Mutex::default(),
+            closing: Mutex::default(),
+            in_progress: Mutex::default(),
+            runtime: Mutex::default(),
+        }
+    }
+
+    pub(super) fn identity(&self) -> usize {
+        self.gauges.identity()
+    }
+
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.gauges.acquire_timeout()
+    }
+
+    /// Remembers the current runtime, if there is one.
+    pub(crate) fn runtime_is_here(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            *self.runtime.lock() = Some(runtime);
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.runtime.lock().clone()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
+    }
+
+    /// Remembers that the raw pool was handed out at `site`: its use is not seen.
+    pub(crate) fn handed_out(&self, site: CallSite) {
+        self.raw.lock().add(site);
+    }
+
+    pub(crate) fn closing(&self, id: u64, closing: Closing) {
+        self.closing.lock().push((id, closing));
+    }
+
+    pub(crate) fn closed(&self, id: u64) {
+        self.closing.lock().retain(|(known, _)| *known != id);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        !self.closing.lock().is_empty()
+    }
+
+    /// The oldest `close()` that has not ended.
+    pub(crate) fn oldest_closing(&self) -> Option<Closing> {
+        self.closing.lock().first().map(|(_, closing)| *closing)
+    }
+
+    pub(crate) fn count_orphan(&self) {
+        self.orphaned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters of this pool.
+    pub(crate) fn status(&self, now: Moment) -> PoolStatus {
+        let held = self.held.load(Ordering::Acquire);
+        let returning = self.returning.load(Ordering::Acquire);
+        let waiting = self.waiting.load(Ordering::Acquire);
+        let size = self.gauges.size();
+        let idle = self.gauges.idle();
+        let in_progress = size
+            .saturating_sub(idle)
+            .saturating_sub(held)
+            .saturating_sub(returning);
+        let untracked = self.in_progress.lock().observe(now, in_progress, waiting);
+        PoolStatus {
+            held,
+            returning,
+            waiting,
+            orphaned: self.orphaned.load(Ordering::Relaxed),
+            max: self.gauges.max(),
+            size,
+            idle,
+            in_progress,
+            untracked,
+        }
+    }
+
+    pub(crate) fn info(&self, now: Moment) -> PoolInfo {
+        let raw = self.raw.lock();
+        PoolInfo {
+            name: self.name.clone(),
+            status: self.status(now),
+            raw_handed_out: raw.sites().map(Location::from).collect(),
+        }
+    }
+}
+
+/// The counters of a pool at one moment.
+///
+/// `held`, `returning`, `waiting` and `orphaned` are leaktrace's own and exact. `max`, `size` and
+/// `idle` are sqlx's, read at another moment. `in_progress` and `untracked` are drawn from both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// Checkouts that are out, pooled statements included.
+    pub held: u32,
+    /// Connections on their way back.
+    pub returning: u32,
+    /// Acquires that found every permit in use.
+    pub waiting: u32,
+    /// Connections closed while their backend may still run on the server.
+    pub orphaned: u64,
+    /// `max_connections`.
+    pub max: u32,
+    /// Open connections.
+    pub size: u32,
+    /// Idle connections; never more than `max`.
+    pub idle: u32,
+    /// Connections that are none of idle, held or returning: being opened, tested or reaped, or
+    /// used through the raw pool.
+    pub in_progress: u32,
+    /// What of `in_progress` has stayed for a second while nobody waited: used through the raw
+    /// pool, or lost.
+    pub untracked: u32,
+}
+
+/// One pool in a report.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PoolInfo {
+    /// The name it was given.
+    pub name: String,
+    /// Its counters.
+    pub status: PoolStatus,
+    /// Where `as_sqlx` handed the raw pool out.
+    pub raw_handed_out: Vec<Location>,
+}
+
+/// The lowest `in_progress` of this second and of the one before.
+///
+/// Under churn `in_progress` is above zero in most samples without any untracked use (opening and
+/// testing take time), so only what never goes away counts.
+#[derive(Debug, Default)]
+struct Lows {
+    window: Option<(Moment, u32)>,
+    before: Option<u32>,
+}
+
+impl Lows {
+    const WINDOW: Duration = Duration::from_secs(1);
+
+    fn observe(&mut self, now: Moment, sample: u32, waiting: u32) -> u32 {
+        if waiting > 0 {
+            // Whoever waits makes sqlx open and test connections.
+            *self = Self::default();
+            return 0;
+        }
+        match &mut self.window {
+            Some((start, low)) if now.since(*start) < Self::WINDOW => *low = sample.min(*low),
+            Some((_, low)) => {
+                self.before = Some(*low);
+                self.window = Some((now, sample));
+            }
+            None => self.window = Some((now, sample)),
+        }
+        self.before.map_or(0, |before| before.min(sample))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000).expect("not zero")
+    }
+
+    #[test]
+    fn only_what_stays_for_a_second_is_untracked() {
+        let mut lows = Lows::default();
+        assert_eq!(lows.observe(at(1), 3, 0), 0, "just seen");
+        assert_eq!(lows.observe(at(500), 2, 0), 0);
+        assert_eq!(
+            lows.observe(at(1100), 3, 0),
+            2,
+            "two were there all the time"
+        );
+        assert_eq!(lows.observe(at(1200), 0, 0), 0, "all gone");
+    }
+
+    #[test]
+    fn nothing_is_untracked_while_somebody_waits() {
+        let mut lows = Lows::default();
+        lows.observe(at(1), 3, 0);
+        assert_eq!(lows.observe(at(1500), 3, 1), 0);
+        assert_eq!(lows.observe(at(1600), 3, 0), 0);
+        assert_eq!(lows.observe(at(2700), 3, 0), 3);
+    }
+}

@@ -1,0 +1,77 @@
+//! A copy of the registry at one moment.
+//!
+//! Responsible for copying and ordering. Formatting and judging work on the copy, outside of any
+//! lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Closing, Holder, PoolInfo, PoolRecord, Registry, SiteTotal, Waiter};
+use crate::clock::{Moment, Stops};
+use crate::config::Threshold;
+
+/// What a copy needs to know of the settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) threshold: Threshold,
+    pub(crate) idle_in_transaction: Option<Duration>,
+}
+
+/// Everything that is known at one moment. Holders and waiters stand oldest first.
+pub(crate) struct Snapshot {
+    pub(crate) holders: Vec<Holder>,
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) pools: Vec<PoolInfo>,
+    pub(crate) totals: Vec<SiteTotal>,
+    /// Calls of `close()` that have not ended, with the pool's id.
+    pub(crate) closings: Vec<(Arc<PoolRecord>, Closing)>,
+    /// What was not recorded because there was no room: stacks, statements, sites.
+    pub(crate) dropped: u64,
+}
+
+impl Registry {
+    pub(crate) fn snapshot(&self, now: Moment, limits: &Limits, stops: &Stops) -> Snapshot {
+        let pools = self.pools();
+        Snapshot {
+            holders: self.holders(now, limits, stops),
+            waiters: self.waiters(now),
+            pools: pools.iter().map(|pool| pool.info(now)).collect(),
+            totals: self.totals.view(now),
+            closings: pools
+                .iter()
+                .filter_map(|pool| Some((Arc::clone(pool), pool.oldest_closing()?)))
+                .collect(),
+            dropped: self.stacks.dropped() + self.statements.dropped() + self.totals.dropped(),
+        }
+    }
+
+    pub(crate) fn holders(&self, now: Moment, limits: &Limits, stops: &Stops) -> Vec<Holder> {
+        // The cells first: a shard is not held while a cell is locked.
+        let cells: Vec<_> = self
+            .holders
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        let mut holders: Vec<Holder> = cells
+            .iter()
+            .map(|cell| cell.view(now, limits, stops))
+            .collect();
+        holders.sort_by_key(|holder| (holder.acquired_at, holder.id));
+        holders
+    }
+
+    pub(crate) fn waiters(&self, now: Moment) -> Vec<Waiter> {
+        let mut waiters: Vec<Waiter> = self.waiters.iter().map(|cell| cell.view(now)).collect();
+        waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.waited_for));
+        waiters
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            threshold: Threshold::Auto,
+            idle_in_transaction: None,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Connection time per call site over the last minute.
+//!
+//! Responsible for what live holders cannot show: ten holders of 300 ms are never overdue and still
+//! the reason why a pool of ten serves 33 requests a second. Not responsible for live holders.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use super::holder::{Cell, HolderKind, Released};
+use crate::clock::Moment;
+use crate::site::{CallSite, Location, SqlText, text};
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What one call site has cost in the last minute.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SiteTotal {
+    /// The pool's name.
+    pub pool: String,
+    /// What was checked out.
+    pub kind: HolderKind,
+    /// The label of the pool handle.
+    pub label: Option<String>,
+    /// The line that checked it out.
+    pub acquired_by: Option<Location>,
+    /// The line that last used it.
+    pub last_used_by: Option<Location>,
+    /// The statement, for a pooled one.
+    pub sql: Option<String>,
+    /// How many were released.
+    pub count: u64,
+    /// How long they were held on average.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "mean_hold_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub mean_hold: Duration,
+    /// How much of that was after the last use.
+    #[cfg_attr(
+        feature = "json",
+        serde(
+            rename = "mean_after_last_use_ms",
+            serialize_with = "crate::clock::json::millis"
+        )
+    )]
+    pub mean_after_last_use: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    pool: u64,
+    kind: HolderKind,
+    label: Option<&'static str>,
+    acquired_by: Option<CallSite>,
+    last_used_by: Option<CallSite>,
+    /// Only where there is no line: the address of the interned text.
+    sql: Option<usize>,
+}
+
+struct Entry {
+    pool: String,
+    sql: Option<Arc<SqlText>>,
+    slices: [Slice; SLICES],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slice {
+    /// Which slice of time this is; an older one is overwritten.
+    number: u64,
+    count: u64,
+    held: Duration,
+    after_last_use: Duration,
+}
+
+const SLICES: usize = 6;
+const SLICE: Duration = Duration::from_secs(10);
+
+pub(super) struct Totals {
+    entries: DashMap<Key, Entry>,
+    dropped: AtomicU64,
+}
+
+impl Totals {
+    /// The most sites that are kept.
+    const KEPT: usize = 1000;
+
+    pub(super) fn new() -> Self {
+        Self {
+            entries: DashMap::new(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn add(&self, cell: &Cell, released: Released) {
+        let (kind, acquired_by, label) = cell.site();
+        let sql = released.last_sql.filter(|_| acquired_by.is_none());
+        let key = Key {
+            pool: cell.pool.id,
+            kind,
+            label,
+            acquired_by,
+            last_used_by: released.last_used_by,
+            sql: sql.as_ref().map(|sql| Arc::as_ptr(sql).addr()),
+        };
+        let number = slice_number(released.now);
+        if let Some(mut entry) = self.entries.get_mut(&key) {
+            entry.add(number, released.held_for, released.after_last_use);
+            return;
+        }
+        if self.entries.len() >= Self::KEPT {
+            self.entries.retain(|_, entry| entry.sum(number).count > 0);
+            if self.entries.len() >= Self::KEPT {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        self.entries
+            .entry(key)
+            .or_insert_with(|| Entry {
+                pool: cell.pool.name.clone(),
+                sql,
+                slices: [Slice::default(); SLICES],
+            })
+            .add(number, released.held_for, released.after_last_use);
+    }
+
+    /// The sites of the last minute, most connection time first.
+    pub(super) fn view(&self, now: Moment) -> Vec<SiteTotal> {
+        let number = slice_number(now);
+        let mut sums: Vec<(Duration, SiteTotal)> = self
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let sum = entry.sum(number);
+                let count = u32::try_from(sum.count).ok().filter(|count| *count > 0)?;
+                let total = SiteTotal {
+                    pool: entry.pool.clone(),
+                    kind: entry.key().kind,
+                    label: entry
+                        .key()
+                        .label
+                        .map(|label| text::escape_text(label, 100).into_owned()),
+                    acquired_by: entry.key().acquired_by.map(Location::from),
+                    last_used_by: entry.key().last_used_by.map(Location::from),
+                    sql: entry.sql.as_ref().map(|sql| sql.masked.to_string()),
+                    count: sum.count,
+                    mean_hold: sum.held / count,
+                    mean_after_last_use: sum.after_last_use / count,
+                };
+                Some((sum.held, total))
+            })
+            .collect();
+        sums.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
+        sums.into_iter().map(|(_, total)| total).collect()
+    }
+
+    /// How many checkouts were not counted because there was no room for their site.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn slice_number(now: Moment) -> u64 {
+    now.as_nanos() / SLICE.as_nanos() as u64
+}
+
+impl Entry {
+    fn add(&mut self, number: u64, held: Duration, after_last_use: Duration) {
+        let slice = &mut self.slices[number as usize % SLICES];
+        if slice.number != number {
+            *slice = Slice {
+                number,
+                ..Slice::default()
+            };
+        }
+        slice.count += 1;
+        slice.held += held;
+        slice.after_last_use += after_last_use;
+    }
+
+    fn sum(&self, now: u64) -> Slice {
+        let mut sum = Slice::default();
+        for slice in &self.slices {
+            if slice.number + (SLICES as u64) > now {
+                sum.count += slice.count;
+                sum.held += slice.held;
+                sum.after_last_use += slice.after_last_use;
+            }
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_a_minute_no_longer_counts() {
+        let mut entry = Entry {
+            pool: String::new(),
+            sql: None,
+            slices: [Slice::default(); SLICES],
+        };
+        let second = Duration::from_secs(1);
+        entry.add(10, second, second / 2);
+        entry.add(12, second, second / 2);
+        assert_eq!(entry.sum(12).count, 2);
+        assert_eq!(entry.sum(16).count, 1, "slice 10 is a minute old");
+        assert_eq!(entry.sum(18).count, 0);
+        entry.add(16, second, second);
+        assert_eq!(
+            entry.sum(16).count,
+            2,
+            "slice 16 took the place of slice 10"
+        );
+        assert_eq!(entry.sum(16).held, second * 2);
+    }
+}

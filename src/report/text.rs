@@ -1,0 +1,275 @@
+//! The report a person reads.
+//!
+//! Responsible for the layout: the most telling line first, one group per bug, the way to the fix at
+//! the end. Every string in it was masked and escaped when it was recorded.
+
+use std::fmt::{self, Write};
+
+use super::headline::doing;
+use super::{Group, Report};
+use crate::clock::{span, time_of_day, uptime};
+use crate::finding::{Finding, Kind};
+use crate::registry::{Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+
+const SITES: usize = 3;
+
+/// `leaktrace: pool "orders" 10/10 out, 23 waiting (oldest 4.2 s)`.
+pub(crate) fn status_line(pool: &str, status: &PoolStatus, waiters: &[Waiter]) -> String {
+    let mut line = format!(
+        "leaktrace: pool \"{pool}\" {}/{} out",
+        status.held, status.max
+    );
+    if status.returning > 0 {
+        let _ = write!(line, ", {} returning", status.returning);
+    }
+    if status.waiting > 0 {
+        let _ = write!(line, ", {} waiting", status.waiting);
+        if let Some(oldest) = waiters.iter().find(|waiter| waiter.pool == pool) {
+            let _ = write!(line, " (oldest {})", span(oldest.waited_for));
+        }
+    }
+    let _ = write!(line, " · up {}", span(uptime()));
+    line
+}
+
+/// The lines of one group, each with its line break.
+///
+/// With `wait_for_names` false, a stack is left out until somebody has named it: naming may read
+/// megabytes of debug information.
+pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
+    let mut text = String::new();
+    let Some(oldest) = group.holders.first() else {
+        return text;
+    };
+    let mut first = format!("  {} × {}", group.count, state(group.kind, oldest));
+    let _ = write!(first, ", first seen {}", time_of_day(oldest.acquired_at));
+    if let Some(id) = group.finding {
+        let _ = write!(first, "   {id}");
+    }
+    text += &first;
+    text += "\n";
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "      {name:<10} {value}");
+    };
+    match (&oldest.acquired_by, &oldest.stack) {
+        (Some(site), _) => {
+            let label = match &oldest.label {
+                Some(label) => format!("   label \"{label}\""),
+                None => String::new(),
+            };
+            row("acquired", format!("{site}   {}{label}", oldest.kind));
+        }
+        (None, Some(stack)) if wait_for_names || stack.named().is_some() => {
+            let first = stack.frames().first().map(|frame| match frame.location() {
+                Some(location) => format!("{location}   in {}", frame.function()),
+                None => format!("in {}", frame.function()),
+            });
+            row(
+                "acquired",
+                format!("{}   pooled statement", first.unwrap_or_default()),
+            );
+        }
+        (None, _) => row("acquired", "by a statement on the pool itself".to_string()),
+    }
+    let sql = oldest.last_sql.as_deref().unwrap_or_default();
+    match &oldest.last_used_by {
+        Some(site) => row("last used", format!("{site}   {sql}")),
+        None if !sql.is_empty() => row("last used", sql.to_string()),
+        None => {}
+    }
+    let serving = serving(group, oldest);
+    if !serving.is_empty() {
+        row("serving", serving);
+    }
+    if let Some(stack) = &oldest.stack
+        && (wait_for_names || stack.named().is_some())
+        && !stack.frames().is_empty()
+    {
+        row("called by", stack.to_string());
+    }
+    if let Some(remedy) = &group.remedy {
+        row("likely", remedy.clone());
+    }
+    text
+}
+
+fn state(kind: Option<Kind>, oldest: &Holder) -> String {
+    let held = span(oldest.held_for);
+    match (oldest.phase, kind) {
+        (Phase::Returning, _) => format!("returning, was held {held}"),
+        (Phase::LeakedOnPurpose, _) => format!("leaked on purpose, {held} ago"),
+        (Phase::Held, Some(Kind::IdleInTransaction)) => format!(
+            "idle in transaction {}, held {held}",
+            span(oldest.activity_for)
+        ),
+        (Phase::Held, Some(Kind::OutlivedRequest)) => format!("outlived its request, held {held}"),
+        (Phase::Held, Some(_)) => format!("overdue, held {held}, {}", doing(oldest)),
+        (Phase::Held, None) => format!("held {held}, {}", doing(oldest)),
+    }
+}
+
+fn serving(group: &Group, oldest: &Holder) -> String {
+    let mut text = String::new();
+    for (index, (route, count)) in group.routes.iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        let _ = match group.routes.len() {
+            1 => write!(text, "{comma}{route}"),
+            _ => write!(text, "{comma}{route} ({count})"),
+        };
+    }
+    let requests = group.routes.iter().map(|(_, count)| count).sum::<usize>();
+    if requests > 1 {
+        let _ = write!(text, "   {requests} requests");
+    }
+    let id = oldest
+        .scope
+        .as_ref()
+        .and_then(|scope| scope.request_id.as_ref());
+    if let Some(id) = id {
+        let eg = if requests > 1 { ", e.g." } else { "   request" };
+        let _ = write!(text, "{eg} {id}");
+    }
+    if let Some(ago) = oldest.polled_ago {
+        let _ = match ago.as_millis() {
+            0 => write!(text, "; being polled now"),
+            _ => write!(text, "; last polled {} ago", span(ago)),
+        };
+    }
+    text
+}
+
+fn totals(pool: &str, totals: &[SiteTotal]) -> Option<String> {
+    let sites: Vec<String> = totals
+        .iter()
+        .filter(|total| total.pool == pool)
+        .take(SITES)
+        .map(|total| {
+            let site = match (&total.acquired_by, &total.sql) {
+                (Some(site), _) => site.short(),
+                (None, Some(sql)) => sql.chars().take(60).collect(),
+                (None, None) => "pooled statement".to_string(),
+            };
+            format!(
+                "{site} {} × {} ({} after last use)",
+                total.count,
+                span(total.mean_hold),
+                span(total.mean_after_last_use)
+            )
+        })
+        .collect();
+    (!sites.is_empty())
+        .then(|| format!("  last minute, by connection time: {}\n", sites.join(" · ")))
+}
+
+fn foot(pool: &PoolInfo) -> Option<String> {
+    let mut parts = Vec::new();
+    if pool.status.untracked > 0 {
+        parts.push(format!("untracked {}", pool.status.untracked));
+    }
+    if pool.status.orphaned > 0 {
+        parts.push(format!("orphaned {}", pool.status.orphaned));
+    }
+    if !pool.raw_handed_out.is_empty() {
+        let sites: Vec<String> = pool
+            .raw_handed_out
+            .iter()
+            .map(|site| site.to_string())
+            .collect();
+        parts.push(format!("raw pool handed out at {}", sites.join(", ")));
+    }
+    (!parts.is_empty()).then(|| format!("  {}\n", parts.join(" · ")))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pools.is_empty() {
+            return f.write_str("leaktrace: no pool is watched\n");
+        }
+        for pool in &self.pools {
+            writeln!(
+                f,
+                "{}",
+                status_line(&pool.name, &pool.status, &self.waiters)
+            )?;
+            let groups = self.groups.iter().filter(|group| {
+                group
+                    .holders
+                    .first()
+                    .is_some_and(|holder| holder.pool == pool.name)
+            });
+            for group in groups {
+                f.write_str(&block(group, true))?;
+            }
+            for line in [totals(&pool.name, &self.totals), foot(pool)]
+                .into_iter()
+                .flatten()
+            {
+                f.write_str(&line)?;
+            }
+        }
+        let left_out = self.groups_left_out as u64 + self.not_recorded + self.findings_dropped;
+        if left_out > 0 {
+            writeln!(
+                f,
+                "  left out: {} groups; not recorded for want of room: {}; findings the sinks were too slow for: {}",
+                self.groups_left_out, self.not_recorded, self.findings_dropped
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Finding {
+    /// The text below the headline.
+    pub(crate) fn body(&self, wait_for_names: bool) -> String {
+        let mut text = status_line(&self.pool, &self.status, &self.waiters);
+        text += "\n";
+        for cause in &self.causes {
+            let _ = writeln!(text, "  {} {}: {}", cause.kind, cause.share, cause.detail);
+        }
+        for group in self.groups() {
+            text += &block(&group, wait_for_names);
+        }
+        text += &totals(&self.pool, &self.totals).unwrap_or_default();
+        let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
+        text
+    }
+
+    /// The holders it speaks of, grouped. A finding about one bug has one group.
+    fn groups(&self) -> Vec<Group> {
+        let verdict = (self.kind, Some(self.id));
+        let verdicts = self
+            .holders
+            .iter()
+            .map(|holder| (holder.id, verdict))
+            .collect();
+        let mut groups = super::group(self.holders.clone(), &verdicts);
+        if let [group] = groups.as_mut_slice() {
+            group.count = usize::try_from(self.count).unwrap_or(usize::MAX);
+            group.remedy.clone_from(&self.remedy);
+        }
+        groups
+    }
+
+    /// The stacks it speaks of that nobody has named yet, one a group.
+    pub(crate) fn unnamed_stacks(&self) -> Vec<crate::site::Stack> {
+        self.groups()
+            .iter()
+            .filter_map(|group| group.holders.first()?.stack.clone())
+            .filter(|stack| stack.named().is_none())
+            .collect()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {}\n{}",
+            self.kind,
+            self.id,
+            self.headline,
+            self.body(true)
+        )
+    }
+}

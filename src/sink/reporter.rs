@@ -1,0 +1,94 @@
+//! The thread that speaks.
+//!
+//! Responsible for handing findings to sinks off every other path: a sink that blocks or panics
+//! stops neither the scan nor the service. Not responsible for the log's form (`voice`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use super::{FindingSink, Voice};
+use crate::finding::Finding;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+type Sinks = Arc<Mutex<Vec<Arc<dyn FindingSink>>>>;
+
+/// Takes findings, and passes them on from its own thread. Ends when it is dropped, after what it
+/// was given has been said.
+pub(crate) struct Reporter {
+    sinks: Sinks,
+    queue: Mutex<Option<SyncSender<Finding>>>,
+    voice: Arc<Voice>,
+    dropped: AtomicU64,
+}
+
+impl Reporter {
+    /// As many findings may wait for slow sinks.
+    const QUEUE: usize = 256;
+
+    pub(crate) fn new(voice: Voice) -> Self {
+        Self {
+            sinks: Arc::default(),
+            queue: Mutex::default(),
+            voice: Arc::new(voice),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn add_sink(&self, sink: Arc<dyn FindingSink>) {
+        self.sinks.lock().push(sink);
+    }
+
+    /// Hands a finding over. Never waits: what does not fit in the queue is counted.
+    pub(crate) fn say(&self, finding: Finding) {
+        let mut queue = self.queue.lock();
+        let sender = match &*queue {
+            Some(sender) => sender,
+            None => match self.start() {
+                Some(sender) => queue.insert(sender),
+                None => {
+                    // No thread can be had: rather late and here than never.
+                    self.voice.say(&finding);
+                    return;
+                }
+            },
+        };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(finding)
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many findings did not fit in the queue.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn start(&self) -> Option<SyncSender<Finding>> {
+        let (sender, receiver) = sync_channel(Self::QUEUE);
+        let sinks = Arc::clone(&self.sinks);
+        let voice = Arc::clone(&self.voice);
+        std::thread::Builder::new()
+            .name("leaktrace-reporter".into())
+            .spawn(move || run(&receiver, &sinks, &voice))
+            .ok()?;
+        Some(sender)
+    }
+}
+
+fn run(findings: &Receiver<Finding>, sinks: &Sinks, voice: &Voice) {
+    while let Ok(finding) = findings.recv() {
+        // The log first: it does not wait for names.
+        let spoken = catch_unwind(AssertUnwindSafe(|| voice.say(&finding)));
+        drop(spoken);
+        let sinks: Vec<_> = sinks.lock().clone();
+        for sink in sinks {
+            if catch_unwind(AssertUnwindSafe(|| sink.finding(&finding))).is_err() {
+                voice.note("a finding sink panicked; the finding was handed to the others");
+            }
+        }
+        let spoken = catch_unwind(AssertUnwindSafe(|| voice.say_stacks(&finding)));
+        drop(spoken);
+    }
+}

@@ -1,0 +1,230 @@
+//! Assertions for users' tests.
+//!
+//! Responsible for one question, who still holds a connection, behind three doors: a `Result`, an
+//! assertion that panics at the caller's line, and a check for the rest of a block. Not responsible
+//! for reporting in production.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use sqlx::Database;
+
+use crate::clock::span;
+use crate::monitor::Monitor;
+use crate::pool::Pool;
+use crate::registry::{Activity, Holder, HolderId, Phase};
+
+/// Who still holds a connection.
+#[derive(Clone, Debug)]
+pub struct Leaks {
+    holders: Vec<Holder>,
+}
+
+impl Leaks {
+    pub(crate) fn new(holders: Vec<Holder>) -> Self {
+        Self { holders }
+    }
+
+    /// The holders, oldest first.
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+}
+
+impl fmt::Display for Leaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.holders.len();
+        let noun = if count == 1 {
+            "connection is"
+        } else {
+            "connections are"
+        };
+        write!(f, "{count} {noun} not back in the pool")?;
+        for holder in &self.holders {
+            write!(f, "\n  {}", line(holder))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Leaks {}
+
+fn line(holder: &Holder) -> String {
+    let mut line = format!("pool \"{}\": {}", holder.pool, holder.kind);
+    if let Some(label) = &holder.label {
+        line += &format!(" \"{label}\"");
+    }
+    match &holder.acquired_by {
+        Some(site) => line += &format!(" acquired at {site}"),
+        None => line += " on the pool itself",
+    }
+    if let Some(site) = &holder.last_used_by {
+        line += &format!(", last used at {site}");
+    }
+    if let Some(sql) = &holder.last_sql {
+        line += &format!(", last statement {sql}");
+    }
+    let state = match (holder.phase, holder.activity) {
+        (Phase::Returning, _) => "still returning",
+        (Phase::LeakedOnPurpose, _) => "given away with leak()",
+        (Phase::Held, Activity::InFlight { .. }) => "held, a statement is in flight",
+        (Phase::Held, _) => "held",
+    };
+    line += &format!(", {state}, out for {}", span(holder.held_for));
+    line
+}
+
+/// Which holders a question is about.
+struct Question<'a> {
+    monitor: &'a Monitor,
+    pool: Option<u64>,
+}
+
+impl Question<'_> {
+    fn holders(&self) -> Vec<Holder> {
+        let mut holders = self.monitor.holders();
+        holders.retain(|holder| self.pool.is_none_or(|pool| holder.pool_id == pool));
+        holders
+    }
+
+    /// Asks again, with growing pauses, until what is on its way has arrived.
+    ///
+    /// The clock is the system's and not tokio's: under paused time a return takes real time too.
+    async fn ask(&self, within: Duration) -> Result<(), Leaks> {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let holders = self.holders();
+            let Some(left) = within.checked_sub(start.elapsed()) else {
+                return if holders.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Leaks::new(holders))
+                };
+            };
+            if holders.is_empty() {
+                return Ok(());
+            }
+            if !holders
+                .iter()
+                .any(|holder| holder.phase == Phase::Returning)
+            {
+                return Err(Leaks::new(holders));
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            tokio::task::yield_now().await;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+macro_rules! doors {
+    ($self:ident => $pool:expr, $monitor:expr) => {
+        /// Answers who still holds a connection, waiting this long for those on their way back.
+        ///
+        /// # Errors
+        /// The holders, each with the line that took it.
+        pub fn find_leaks(
+            &self,
+            within: Duration,
+        ) -> impl Future<Output = Result<(), Leaks>> + Send + '_ {
+            let $self = self;
+            let question = Question {
+                monitor: $monitor,
+                pool: $pool,
+            };
+            async move { question.ask(within).await }
+        }
+
+        /// Checks the rest of a block: dropped, it panics if what was checked out since is still
+        /// held. What is on its way back is not held.
+        ///
+        /// Raises the detail to [`Detail::Location`](crate::Detail::Location) while it lives.
+        ///
+        /// # Panics
+        /// On drop, naming each holder. Never while the thread is unwinding.
+        pub fn leak_check(&self) -> LeakCheck {
+            let $self = self;
+            LeakCheck::new($monitor, $pool)
+        }
+    };
+}
+
+impl<DB: Database> Pool<DB> {
+    doors!(pool => Some(pool.record_id()), pool.monitor());
+}
+
+impl Monitor {
+    doors!(monitor => None, monitor);
+}
+
+/// Panics on drop if something is still held that was checked out while it lived.
+///
+/// Made by [`Pool::leak_check`] and [`Monitor::leak_check`].
+#[must_use = "it checks when it is dropped: bind it to a name such as `_check`"]
+#[derive(Debug)]
+pub struct LeakCheck {
+    monitor: Monitor,
+    pool: Option<u64>,
+    before: HashSet<HolderId>,
+}
+
+impl LeakCheck {
+    fn new(monitor: &Monitor, pool: Option<u64>) -> Self {
+        monitor.check(true);
+        let question = Question { monitor, pool };
+        let before = question.holders().iter().map(|holder| holder.id).collect();
+        Self {
+            monitor: monitor.clone(),
+            pool,
+            before,
+        }
+    }
+}
+
+impl Drop for LeakCheck {
+    fn drop(&mut self) {
+        let question = Question {
+            monitor: &self.monitor,
+            pool: self.pool,
+        };
+        let mut holders = question.holders();
+        holders.retain(|holder| holder.phase == Phase::Held && !self.before.contains(&holder.id));
+        self.monitor.check(false);
+        if !holders.is_empty() && !std::thread::panicking() {
+            panic!("leak check: {}", Leaks::new(holders));
+        }
+    }
+}
+
+/// Asserts that a pool, or every pool of a monitor, has all its connections back.
+///
+/// Waits up to one second for those on their way. Use it in a test's last line.
+///
+/// # Panics
+/// At the calling line, naming each holder.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sqlx::Error> {
+/// let pool = leaktrace::SqlitePool::connect("sqlite::memory:").await?;
+/// sqlx::query("SELECT 1").execute(&pool).await?;
+/// leaktrace::assert_no_leaks!(pool);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! assert_no_leaks {
+    ($pool:expr $(,)?) => {
+        if let ::std::result::Result::Err(leaks) =
+            $pool.find_leaks(::std::time::Duration::from_secs(1)).await
+        {
+            ::std::panic!("{leaks}");
+        }
+    };
+}
