@@ -10,6 +10,7 @@ mod advisory_lock;
 mod any;
 mod async_trait_repository;
 mod axum_handlers;
+mod closure_transactions;
 mod copy;
 mod explicit_derefs;
 mod generic_acquire;
