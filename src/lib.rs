@@ -9,6 +9,8 @@ pub mod config;
 mod clock;
 mod finding;
 mod judge;
+#[cfg(feature = "tower")]
+mod layer;
 mod monitor;
 mod pool;
 mod registry;
@@ -22,6 +24,8 @@ mod watchdog;
 
 pub use config::{Config, ConfigError, Detail, Threshold};
 pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
+#[cfg(feature = "tower")]
+pub use layer::{ScopeBody, ScopeFuture, ScopeLayer, ScopeService};
 pub use monitor::Monitor;
 pub use pool::{Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, Transaction};
 pub use registry::{

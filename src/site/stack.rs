@@ -82,7 +82,13 @@ impl fmt::Display for Stack {
             if index > 0 {
                 f.write_str(" ‹ ")?;
             }
-            f.write_str(&frame.function)?;
+            match &frame.location {
+                // A build with line tables only has no better name for an async function.
+                Some(location) if frame.function.starts_with('{') => {
+                    f.write_str(&location.short())?;
+                }
+                _ => f.write_str(&frame.function)?,
+            }
         }
         if frames.len() > SHOWN {
             write!(f, " ‹ … {} more", frames.len() - SHOWN)?;
@@ -249,10 +255,15 @@ const NOT_USERS: &[&str] = &[
     "actix_rt",
 ];
 
+/// Where this crate was compiled: a build with line tables only calls our async functions
+/// `{async_fn#0}`, so that only the path tells whose they are.
+const OUR_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+
 fn is_users(function: &str, file: Option<&str>) -> bool {
     if file.is_some_and(|file| {
         let file = file.replace('\\', "/");
-        file.contains("/registry/src/")
+        file.starts_with(OUR_FOLDER)
+            || file.contains("/registry/src/")
             || file.contains("/git/checkouts/")
             || file.starts_with("/rustc/")
             || file.contains("/library/")
