@@ -57,6 +57,11 @@ async fn a_connection_begins_a_transaction_of_its_own() -> sqlx::Result<()> {
         .execute(&mut *tx)
         .await;
     assert!(refused.is_err());
+    let nested = tx.begin_with("BEGIN READ WRITE").await.err();
+    assert!(matches!(
+        nested,
+        Some(sqlx::Error::InvalidSavePointStatement)
+    ));
     tx.rollback().await?;
 
     let rows = sqlx::query("SELECT body FROM notes")

@@ -6,7 +6,7 @@ use sqlx::{Connection, Error, PgConnection, Postgres};
 
 use crate::db::{PgPool, PgPoolOptions, Pool, PoolConnection, all_back};
 use crate::ground;
-use crate::support::TestDb;
+use crate::support::{TestDb, eventually};
 
 /// Two connections and little patience: the pool is exhausted easily, and says so soon.
 async fn pool() -> Option<(TestDb, PgPool)> {
@@ -173,6 +173,80 @@ async fn a_closed_pool_says_so_everywhere() -> sqlx::Result<()> {
     drop(conn);
     closing.await.expect("the task ends");
     assert_eq!(pool.size(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pool_is_closed_before_its_close_is_awaited() -> sqlx::Result<()> {
+    let Some((_db, pool)) = pool().await else {
+        return Ok(());
+    };
+    let close = pool.close();
+    assert!(pool.is_closed());
+    assert!(matches!(pool.acquire().await, Err(Error::PoolClosed)));
+    close.await;
+    // Once more is no mistake.
+    pool.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pool_ends_with_its_last_handle() -> sqlx::Result<()> {
+    let Some((db, pool)) = pool().await else {
+        return Ok(());
+    };
+    let (first, second) = (pool.acquire().await?, pool.acquire().await?);
+    drop((first, second));
+    all_back(&pool).await;
+    let event = pool.close_event();
+    let clone = pool.clone();
+    drop(pool);
+    assert!(!clone.is_closed());
+    drop(clone);
+    event.await;
+
+    let mut alone = PgConnection::connect(&db.url).await?;
+    let backends = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid() \
+        AND backend_type = 'client backend'";
+    eventually("both backends end", Duration::from_secs(10), async || {
+        let left: i64 = sqlx::query_scalar(backends)
+            .fetch_one(&mut alone)
+            .await
+            .expect("the server answers");
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_had_is_the_same_error() -> sqlx::Result<()> {
+    let Some((_db, options)) = ground::postgres().await else {
+        return Ok(());
+    };
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
+    let impatient = || PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let refused = impatient().connect_with(options.clone().host("127.0.0.1").port(port));
+    assert!(matches!(refused.await, Err(Error::PoolTimedOut)));
+
+    let unknown = options.database("no_such_database_anywhere");
+    let lazy = impatient().connect_lazy_with(unknown.clone());
+    for error in [
+        PgPool::connect_with(unknown).await.err(),
+        lazy.acquire().await.err(),
+        lazy.begin().await.err(),
+        sqlx::query("SELECT 1").execute(&lazy).await.err(),
+    ] {
+        let code = error
+            .as_ref()
+            .and_then(Error::as_database_error)
+            .and_then(|e| e.code());
+        assert_eq!(code.as_deref(), Some("3D000"), "{error:?}");
+    }
     Ok(())
 }
 
