@@ -8,12 +8,21 @@ use crate::db::{PgPool, PgPoolOptions, Pool, PoolConnection, all_back};
 use crate::ground;
 use crate::support::{TestDb, eventually};
 
-/// Two connections and little patience: the pool is exhausted easily, and says so soon.
+/// Two connections: the pool is exhausted easily.
 async fn pool() -> Option<(TestDb, PgPool)> {
+    pool_with_patience(Duration::from_secs(30)).await
+}
+
+/// The same where an acquire shall fail, with enough time to connect on a busy machine.
+async fn impatient_pool() -> Option<(TestDb, PgPool)> {
+    pool_with_patience(Duration::from_secs(1)).await
+}
+
+async fn pool_with_patience(patience: Duration) -> Option<(TestDb, PgPool)> {
     let (db, options) = ground::postgres().await?;
     let pool = PgPoolOptions::new()
         .max_connections(2)
-        .acquire_timeout(Duration::from_millis(300))
+        .acquire_timeout(patience)
         .connect_with(options)
         .await;
     Some((db, pool.expect("the server answers")))
@@ -59,23 +68,26 @@ async fn a_url_that_cannot_be_read_is_the_same_error() {
 
 #[tokio::test]
 async fn a_pool_is_acquired_from_until_it_is_exhausted() -> sqlx::Result<()> {
-    let Some((_db, pool)) = pool().await else {
+    let Some((_db, pool)) = impatient_pool().await else {
         return Ok(());
     };
     let first = pool.acquire().await?;
     assert!(pool.try_acquire().is_none(), "the second is not open yet");
     let second = pool.acquire().await?;
     assert_eq!((pool.size(), pool.num_idle()), (2, 0));
-    assert!(matches!(pool.acquire().await, Err(Error::PoolTimedOut)));
-    assert!(matches!(pool.begin().await, Err(Error::PoolTimedOut)));
-    assert!(matches!(
-        pool.begin_with("BEGIN").await,
-        Err(Error::PoolTimedOut)
-    ));
     assert!(pool.try_begin().await?.is_none());
     assert!(pool.try_begin_with("BEGIN").await?.is_none());
-    let by_statement = sqlx::query("SELECT 1").execute(&pool).await;
-    assert!(matches!(by_statement, Err(Error::PoolTimedOut)));
+    // All at once, because each takes the whole patience of the pool.
+    let (acquired, begun, begun_with, statement) = tokio::join!(
+        pool.acquire(),
+        pool.begin(),
+        pool.begin_with("BEGIN"),
+        sqlx::query("SELECT 1").execute(&pool),
+    );
+    assert!(matches!(acquired, Err(Error::PoolTimedOut)));
+    assert!(matches!(begun, Err(Error::PoolTimedOut)));
+    assert!(matches!(begun_with, Err(Error::PoolTimedOut)));
+    assert!(matches!(statement, Err(Error::PoolTimedOut)));
 
     drop(first);
     all_but_one_back(&pool).await;
@@ -87,9 +99,8 @@ async fn a_pool_is_acquired_from_until_it_is_exhausted() -> sqlx::Result<()> {
 }
 
 async fn all_but_one_back(pool: &PgPool) {
-    while pool.num_idle() + 1 != pool.size() as usize {
-        tokio::task::yield_now().await;
-    }
+    let one_out = async || pool.num_idle() + 1 == pool.size() as usize;
+    eventually("one is back", Duration::from_secs(10), one_out).await;
 }
 
 #[tokio::test]
@@ -229,12 +240,12 @@ async fn a_server_that_cannot_be_had_is_the_same_error() -> sqlx::Result<()> {
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port();
-    let impatient = || PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
-    let refused = impatient().connect_with(options.clone().host("127.0.0.1").port(port));
+    let impatient = PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
+    let refused = impatient.connect_with(options.clone().host("127.0.0.1").port(port));
     assert!(matches!(refused.await, Err(Error::PoolTimedOut)));
 
     let unknown = options.database("no_such_database_anywhere");
-    let lazy = impatient().connect_lazy_with(unknown.clone());
+    let lazy = PgPool::connect_lazy_with(unknown.clone());
     for error in [
         PgPool::connect_with(unknown).await.err(),
         lazy.acquire().await.err(),
@@ -258,7 +269,7 @@ async fn a_pool_shows_and_changes_its_options() -> sqlx::Result<()> {
     assert_eq!(pool.options().get_max_connections(), 2);
     assert_eq!(
         pool.options().get_acquire_timeout(),
-        Duration::from_millis(300)
+        Duration::from_secs(30)
     );
     let said = format!("{pool:?}");
     assert!(said.starts_with("Pool"), "{said}");
@@ -291,9 +302,10 @@ async fn a_connection_is_closed_now_or_on_drop() -> sqlx::Result<()> {
     let second = pid(&mut conn).await?;
     conn.close_on_drop();
     drop(conn);
-    while pool.size() != 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("it is closed", Duration::from_secs(10), async || {
+        pool.size() == 0
+    })
+    .await;
     let third = pid(&mut *pool.acquire().await?).await?;
     assert!(first != second && second != third);
     all_back(&pool).await;
@@ -302,7 +314,7 @@ async fn a_connection_is_closed_now_or_on_drop() -> sqlx::Result<()> {
 
 #[tokio::test]
 async fn a_detached_connection_leaves_its_place_and_a_leaked_one_keeps_it() -> sqlx::Result<()> {
-    let Some((_db, pool)) = pool().await else {
+    let Some((_db, pool)) = impatient_pool().await else {
         return Ok(());
     };
     let mut detached: PgConnection = pool.acquire().await?.detach();
