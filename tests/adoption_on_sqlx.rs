@@ -54,6 +54,8 @@ mod query_builder;
 mod query_macros;
 #[path = "adoption/raw_sql.rs"]
 mod raw_sql;
+#[path = "adoption/respelled.rs"]
+mod respelled;
 #[path = "adoption/savepoints.rs"]
 mod savepoints;
 #[path = "adoption/shared_guards.rs"]

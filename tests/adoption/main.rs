@@ -30,6 +30,7 @@ mod query_as;
 mod query_builder;
 mod query_macros;
 mod raw_sql;
+mod respelled;
 mod savepoints;
 mod shared_guards;
 mod social;
