@@ -154,6 +154,25 @@ macro_rules! doors {
 
 impl<DB: Database> Pool<DB> {
     doors!(pool => Some(pool.record_id()), pool.monitor());
+
+    /// Closes the pool, waiting no longer than this for its holders.
+    ///
+    /// # Errors
+    /// Who still holds a connection after that time. The pool is closed for new checkouts all the
+    /// same, and what comes back later is closed.
+    #[track_caller]
+    pub fn close_within(
+        &self,
+        time: Duration,
+    ) -> impl Future<Output = Result<(), Leaks>> + Send + '_ {
+        let close = self.close();
+        async move {
+            match tokio::time::timeout(time, close).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(Leaks::new(self.holders())),
+            }
+        }
+    }
 }
 
 impl Monitor {

@@ -1,6 +1,6 @@
 //! Holders that are out for too long.
 //!
-//! Responsible for `held_too_long` and `idle_in_transaction`. The rule of sight: a claim never says
+//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight: a claim never says
 //! more than was seen, so a transaction is called idle only when that is known.
 
 use std::time::Duration;
@@ -44,13 +44,20 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
             .filter(|_| holder.is_idle_in_transaction())
             .map(|limit| Passed::of(holder.activity_running_for, limit));
         verdict.wake_in(held.next);
+        let outlived = holder.scope_ended_for.map(|ended| {
+            verdict.wake_in(holder.grace.saturating_sub(ended));
+            ended > holder.grace
+        });
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);
         }
-        let claim = match (idle.and_then(|idle| idle.milestone), held.milestone) {
-            (Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
-            (None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
-            (None, None) => None,
+        let idle = idle.and_then(|idle| idle.milestone);
+        // The one that tells most: outlived > idle > held.
+        let claim = match (outlived, idle, held.milestone) {
+            (Some(true), _, held) => Some((Kind::OutlivedRequest, held.unwrap_or(1))),
+            (_, Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
+            (_, None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
+            (_, None, None) => None,
         };
         verdict.claims.extend(claim.map(|(kind, milestone)| Claim {
             holder: holder.id,
@@ -142,6 +149,19 @@ mod tests {
             holder.activity = activity;
             assert_eq!(kinds(&holder), []);
         }
+    }
+
+    #[test]
+    fn a_holder_outlives_its_request_only_after_the_grace() {
+        let mut holder = holder();
+        holder.grace = SECOND;
+        assert_eq!(kinds(&holder), [], "its request lives");
+        holder.scope_ended_for = Some(SECOND);
+        assert_eq!(kinds(&holder), []);
+        holder.scope_ended_for = Some(SECOND + TICK);
+        assert_eq!(kinds(&holder), [Kind::OutlivedRequest]);
+        holder.phase = Phase::Returning;
+        assert_eq!(kinds(&holder), [], "what is on its way back never counts");
     }
 
     #[test]

@@ -5,14 +5,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::Database;
 
 use super::Pool;
 use crate::registry::PoolRecord;
 use crate::site::CallSite;
-use crate::testing::Leaks;
 
 /// Ends the record of a `close()`, also when its future is dropped.
 struct Closing {
@@ -42,25 +40,6 @@ impl<DB: Database> Pool<DB> {
         async move {
             close.await;
             drop(closing);
-        }
-    }
-
-    /// Closes the pool, waiting no longer than this for its holders.
-    ///
-    /// # Errors
-    /// Who still holds a connection after that time. The pool is closed for new checkouts all the
-    /// same, and what comes back later is closed.
-    #[track_caller]
-    pub fn close_within(
-        &self,
-        time: Duration,
-    ) -> impl Future<Output = Result<(), Leaks>> + Send + '_ {
-        let close = self.close();
-        async move {
-            match tokio::time::timeout(time, close).await {
-                Ok(()) => Ok(()),
-                Err(_) => Err(Leaks::new(self.holders())),
-            }
         }
     }
 }

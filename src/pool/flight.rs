@@ -14,7 +14,7 @@ use futures_core::stream::BoxStream;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Either, Error, Execute, SqlStr};
 
-use super::dialect;
+use super::watch::dialect;
 use crate::monitor::Monitor;
 use crate::registry::{Cell, Ending};
 

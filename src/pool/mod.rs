@@ -13,6 +13,7 @@ mod flight;
 mod options;
 mod probe;
 mod transaction;
+mod watch;
 mod way_back;
 mod witness;
 
@@ -28,10 +29,11 @@ pub use self::conn::Conn;
 pub use self::connection::PoolConnection;
 pub use self::options::PoolOptions;
 pub use self::transaction::{DoomedTransaction, Transaction};
+use self::watch::SqlxGauges;
 use crate::clock::Moment;
 use crate::monitor::Monitor;
 use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus};
-use crate::site::{CallSite, sql::Dialect};
+use crate::site::CallSite;
 
 type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
 
@@ -65,92 +67,6 @@ pub struct Pool<DB: Database> {
     record: Arc<PoolRecord>,
     monitor: Monitor,
     policy: Policy,
-}
-
-impl Monitor {
-    /// Watches a finished pool under this name.
-    ///
-    /// Watching the same sqlx pool twice yields the same record, with the first name. A name that
-    /// another pool of this monitor has gets a number.
-    ///
-    /// ```
-    /// # #[cfg(feature = "sqlite")]
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), sqlx::Error> {
-    /// use leaktrace::{Config, Monitor};
-    ///
-    /// let monitor = Monitor::new(Config::default());
-    /// let pool = monitor.watch("orders", sqlx::SqlitePool::connect_lazy("sqlite::memory:")?);
-    /// assert_eq!(pool.name(), "orders");
-    /// # Ok(())
-    /// # }
-    /// # #[cfg(not(feature = "sqlite"))]
-    /// # fn main() {}
-    /// ```
-    pub fn watch<DB: Database>(&self, name: &str, pool: sqlx::Pool<DB>) -> Pool<DB> {
-        self.start();
-        let gauges = SqlxGauges(pool.clone());
-        let record = self.registry().watch(gauges.identity(), |id, taken| {
-            PoolRecord::new(id, &unused(name, taken), Box::new(gauges))
-        });
-        record.runtime_is_here();
-        Pool {
-            raw: pool,
-            record,
-            monitor: self.clone(),
-            policy: Policy::default(),
-        }
-    }
-}
-
-/// `name`, or with the first number that makes it one that is not taken.
-fn unused(name: &str, taken: &[String]) -> String {
-    let is_taken = |name: &str| taken.iter().any(|other| other == name);
-    if !is_taken(name) {
-        return name.to_string();
-    }
-    (2..)
-        .map(|number| format!("{name} {number}"))
-        .find(|name| !is_taken(name))
-        .unwrap_or_default()
-}
-
-struct SqlxGauges<DB: Database>(sqlx::Pool<DB>);
-
-impl<DB: Database> Gauges for SqlxGauges<DB> {
-    fn identity(&self) -> usize {
-        std::ptr::from_ref(self.0.options()).addr()
-    }
-
-    fn max(&self) -> u32 {
-        self.0.options().get_max_connections()
-    }
-
-    fn size(&self) -> u32 {
-        self.0.size()
-    }
-
-    fn idle(&self) -> u32 {
-        // sqlx counts with separate atomics, and its count can wrap below zero (sqlx#3645).
-        match self.0.num_idle() {
-            idle if idle > usize::MAX / 2 => 0,
-            idle => u32::try_from(idle).unwrap_or(u32::MAX).min(self.max()),
-        }
-    }
-
-    fn acquire_timeout(&self) -> Duration {
-        self.0.options().get_acquire_timeout()
-    }
-}
-
-/// Whose SQL a database speaks.
-fn dialect<DB: Database>() -> Dialect {
-    match DB::NAME {
-        "PostgreSQL" => Dialect::Postgres,
-        "MySQL" => Dialect::MySql,
-        "SQLite" => Dialect::Sqlite,
-        _ => Dialect::Unknown,
-    }
 }
 
 impl<DB: Database> Pool<DB> {
@@ -444,13 +360,6 @@ impl<DB: Database> Pool<DB> {
     pub fn unreported(mut self) -> Self {
         self.policy.unreported = true;
         self
-    }
-}
-
-impl<DB: Database> From<sqlx::Pool<DB>> for Pool<DB> {
-    /// Watches the pool with [`Monitor::global`], under the name of its database.
-    fn from(pool: sqlx::Pool<DB>) -> Self {
-        Monitor::global().watch(DB::NAME, pool)
     }
 }
 

@@ -1,18 +1,15 @@
-//! The record of one live checkout.
+//! The copy of a checkout that readers get.
 //!
-//! Responsible for what was seen of it ([`Cell`]) and for the copy that readers get ([`Holder`]).
-//! Not responsible for when it begins and ends (`lease`).
+//! Responsible for the words of the contract about holders. Not responsible for what is kept while
+//! one lives: see `cell`.
 
 use std::fmt;
-use std::sync::Arc;
+// A static, which loom's atomics cannot be.
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::pool::{Policy, PoolRecord};
-use super::snapshot::Limits;
-use crate::clock::{Moment, Stops};
 use crate::scope::Scope;
-use crate::site::{CallSite, Location, SqlText, Stack, sql::Verb, text};
-use crate::sync::Mutex;
+use crate::site::{Location, Stack};
 
 /// Names one checkout within its monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +124,33 @@ pub struct SpanInfo {
     pub id: u64,
 }
 
+/// Who has to go on for a checkout to end: its scope, else its task, else the thread that blocks on
+/// a future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Owner {
+    Scope(u64),
+    Task(tokio::task::Id),
+    Thread(u64),
+}
+
+impl Owner {
+    /// Whoever runs here.
+    pub(crate) fn current(scope: Option<&Scope>) -> Self {
+        thread_local! {
+            static THREAD: u64 = {
+                static NEXT: AtomicU64 = AtomicU64::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            };
+        }
+        match (scope, tokio::task::try_id()) {
+            (Some(scope), _) => Owner::Scope(scope.id()),
+            (None, Some(task)) => Owner::Task(task),
+            // While the thread is being torn down its number is gone.
+            (None, None) => Owner::Thread(THREAD.try_with(|id| *id).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
 /// A copy of what is known of one live checkout.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
@@ -216,6 +240,14 @@ pub struct Holder {
     /// The limit for a transaction known to be idle.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) idle_limit: Option<Duration>,
+    /// How long ago its scope ended, without the time the process stood still, and how long after
+    /// that a checkout may stay out.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) scope_ended_for: Option<Duration>,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) grace: Duration,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) owner: Option<Owner>,
     /// How long ago its scope was last polled; zero while it is being polled.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) polled_ago: Option<Duration>,
@@ -226,429 +258,14 @@ impl Holder {
     pub fn is_idle_in_transaction(&self) -> bool {
         self.in_transaction && matches!(self.activity, Activity::Idle { .. })
     }
-}
 
-/// What is kept of a checkout while it lives.
-///
-/// The fields outside of `live` never change.
-pub(crate) struct Cell {
-    pub(super) id: u64,
-    pub(crate) pool: Arc<PoolRecord>,
-    pub(super) kind: HolderKind,
-    policy: Policy,
-    acquired_at: Moment,
-    waited: Duration,
-    acquired_by: Option<CallSite>,
-    stack: Option<Stack>,
-    pub(crate) scope: Option<Scope>,
-    task: Option<tokio::task::Id>,
-    span: Option<SpanInfo>,
-    live: Mutex<Live>,
-}
-
-/// What is known when a checkout begins.
-pub(crate) struct Begun {
-    pub(crate) pool: Arc<PoolRecord>,
-    pub(crate) kind: HolderKind,
-    pub(crate) policy: Policy,
-    pub(crate) waited: Duration,
-    pub(crate) acquired_by: Option<CallSite>,
-    pub(crate) stack: Option<Stack>,
-    pub(crate) scope: Option<Scope>,
-    pub(crate) task: Option<tokio::task::Id>,
-    pub(crate) span: Option<SpanInfo>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    InFlight,
-    Idle,
-    Unknown,
-}
-
-struct Live {
-    /// Where the guard was last borrowed mutably; becomes `last_used_by` when a use follows.
-    borrowed_by: Option<CallSite>,
-    last_used_at: Option<Moment>,
-    last_used_by: Option<CallSite>,
-    last_sql: Option<Arc<SqlText>>,
-    uses: u32,
-    doing: Doing,
-    since: Moment,
-    parked: bool,
-    in_transaction: bool,
-    phase: Phase,
-    /// The server's state is not known from what was seen: ask it before the next borrower does.
-    unsure: bool,
-    /// The user's own text, or code that was not seen, may have opened a transaction.
-    by_text: bool,
-    /// Something was dropped in flight: its answer is still to be read.
-    cut: bool,
-    /// A ROLLBACK is queued on a connection that is kept: sent with the next statement.
-    rollback_queued: bool,
-    /// A statement was seen to fail since the transaction began.
-    failed: bool,
-    /// The finding that speaks of this holder.
-    claimed: Option<u64>,
-    released_at: Option<Moment>,
-    done: bool,
-}
-
-/// How a statement ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Succeeded,
-    Failed,
-    /// Dropped before its end was seen.
-    Cut,
-}
-
-/// A use that a guard makes by itself, beside the user's statements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    Begin,
-    Commit,
-    Rollback,
-}
-
-/// What is not known of a connection that comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Doubts {
-    /// The server has to be asked for its state before the next borrower gets it.
-    pub(crate) unsure: bool,
-    /// A transaction found open is the user's doing, not that of a cut of ours.
-    pub(crate) by_text: bool,
-    /// Something was dropped in flight: its answer is still to be read.
-    pub(crate) cut: bool,
-}
-
-/// A reported holder that has come back.
-#[derive(Clone, Debug)]
-pub(crate) struct Ended {
-    pub(crate) finding: u64,
-    pub(crate) holder: HolderId,
-    pub(crate) held_for: Duration,
-}
-
-/// Whether a finding could still be attached to a holder.
-pub(crate) type Claimed = bool;
-
-impl Cell {
-    pub(super) fn new(id: u64, now: Moment, begun: Begun) -> Self {
-        let Begun {
-            pool,
-            kind,
-            policy,
-            waited,
-            acquired_by,
-            stack,
-            scope,
-            task,
-            span,
-        } = begun;
-        Self {
-            id,
-            pool,
-            kind,
-            policy,
-            acquired_at: now,
-            waited,
-            acquired_by,
-            stack,
-            scope,
-            task,
-            span,
-            live: Mutex::new(Live {
-                borrowed_by: None,
-                last_used_at: None,
-                last_used_by: None,
-                last_sql: None,
-                uses: 0,
-                doing: Doing::Idle,
-                since: now,
-                parked: false,
-                in_transaction: false,
-                phase: Phase::Held,
-                unsure: false,
-                by_text: false,
-                cut: false,
-                rollback_queued: false,
-                failed: false,
-                claimed: None,
-                released_at: None,
-                done: false,
-            }),
+    /// No statement runs on it: it waits for its owner and not for the database. False where that
+    /// is not known.
+    pub(crate) fn waits_for_its_owner(&self) -> bool {
+        match self.activity {
+            Activity::Idle { .. } => true,
+            Activity::InFlight { .. } => self.parked,
+            Activity::Unknown { .. } => false,
         }
-    }
-
-    /// The guard was borrowed mutably: if a statement follows, it came from here.
-    pub(crate) fn borrowed(&self, by: CallSite) {
-        self.live.lock().borrowed_by = Some(by);
-    }
-
-    /// The raw connection was lent out: nothing is seen from here on.
-    pub(crate) fn lent(&self, by: CallSite) {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        live.borrowed_by = None;
-        live.last_used_by = Some(by);
-        live.last_used_at = Some(now);
-        live.last_sql = None;
-        live.uses = live.uses.saturating_add(1);
-        live.unsure = true;
-        live.by_text = true;
-        live.enter(Doing::Unknown, now);
-    }
-
-    /// The text of the statement that is about to run.
-    pub(crate) fn told(&self, sql: Arc<SqlText>) {
-        let mut live = self.live.lock();
-        let plain = sql.verb == Verb::Plain;
-        live.unsure |= !plain;
-        live.by_text |= !plain;
-        live.last_sql = Some(sql);
-    }
-
-    /// A statement was sent.
-    pub(crate) fn started(&self) {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        live.last_used_by = live.borrowed_by.take();
-        live.last_used_at = Some(now);
-        live.uses = live.uses.saturating_add(1);
-        live.parked = false;
-        live.enter(Doing::InFlight, now);
-    }
-
-    /// A row was handed over (`true`), or the next one was asked for.
-    pub(crate) fn parked(&self, parked: bool) {
-        self.live.lock().parked = parked;
-    }
-
-    /// The statement ended.
-    pub(crate) fn ended_statement(&self, ending: Ending) {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        live.parked = false;
-        live.last_used_at = Some(now);
-        match ending {
-            Ending::Succeeded => match live.last_sql.as_ref().map(|sql| sql.verb) {
-                Some(Verb::Begin) => live.in_transaction = true,
-                Some(Verb::Commit | Verb::Rollback) => live.in_transaction = false,
-                _ => {}
-            },
-            Ending::Failed => {
-                live.failed = true;
-                live.unsure = true;
-            }
-            Ending::Cut => {
-                live.unsure = true;
-                live.cut = true;
-            }
-        }
-        if live.rollback_queued && ending != Ending::Cut {
-            // It was sent before the statement, so the server has done it.
-            live.rollback_queued = false;
-            live.in_transaction = false;
-        }
-        live.enter(Doing::Idle, now);
-    }
-
-    /// The guard begins to begin, commit or roll back. Until [`Cell::did`], the server's state is
-    /// not known.
-    pub(crate) fn doing(&self, what: Use) {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        live.unsure = true;
-        if let Some(by) = live.borrowed_by.take() {
-            live.last_used_by = Some(by);
-        }
-        if what != Use::Begin {
-            live.last_used_at = Some(now);
-        }
-        live.enter(Doing::InFlight, now);
-    }
-
-    /// What [`Cell::doing`] announced has ended. `open`: how many levels are open now.
-    pub(crate) fn did(&self, what: Use, ending: Ending, open: usize) {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        match ending {
-            // Only queued: on the server the transaction is open until the next statement.
-            Ending::Cut => live.rollback_queued |= open == 0 && live.in_transaction,
-            Ending::Succeeded | Ending::Failed => {
-                live.rollback_queued = false;
-                live.in_transaction = open > 0;
-            }
-        }
-        if ending == Ending::Succeeded {
-            match what {
-                // Before the first statement nothing is unsure; within a transaction, whatever was.
-                Use::Begin if open == 1 => {
-                    live.unsure = false;
-                    live.failed = false;
-                }
-                Use::Begin => {}
-                Use::Commit | Use::Rollback if open == 0 => {
-                    live.unsure = false;
-                    live.failed = false;
-                }
-                Use::Commit | Use::Rollback => {}
-            }
-        }
-        live.enter(Doing::Idle, now);
-    }
-
-    /// Something of the guard's own was dropped in flight: the server has to be asked.
-    pub(crate) fn unsure(&self) {
-        let mut live = self.live.lock();
-        live.unsure = true;
-        live.cut = true;
-    }
-
-    /// What the way back has to settle.
-    pub(crate) fn doubts(&self) -> Doubts {
-        let live = self.live.lock();
-        let in_flight = live.doing == Doing::InFlight;
-        Doubts {
-            unsure: live.unsure || in_flight,
-            by_text: live.by_text,
-            cut: live.cut || in_flight,
-        }
-    }
-
-    /// Whether a statement was seen to fail since the transaction began.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.live.lock().failed
-    }
-
-    /// Attaches a finding; false when the holder has already come back.
-    pub(super) fn claim(&self, finding: u64) -> Claimed {
-        let mut live = self.live.lock();
-        live.claimed = Some(finding);
-        live.phase == Phase::Held || live.phase == Phase::LeakedOnPurpose
-    }
-
-    pub(super) fn ended(&self, finding: u64) -> Ended {
-        let until = self.live.lock().released_at.unwrap_or_else(Moment::now);
-        Ended {
-            finding,
-            holder: HolderId(self.id),
-            held_for: until.since(self.acquired_at),
-        }
-    }
-
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.live.lock().phase = phase;
-    }
-
-    /// Ends the hold time. Answers what the totals need, and the finding that spoke of it; `None`
-    /// when it had been released before.
-    pub(super) fn release(&self) -> Option<Released> {
-        let now = Moment::now();
-        let mut live = self.live.lock();
-        if live.phase != Phase::Held {
-            return None;
-        }
-        live.phase = Phase::Returning;
-        live.released_at = Some(now);
-        let last_use = live.last_used_at.unwrap_or(self.acquired_at);
-        Some(Released {
-            held_for: now.since(self.acquired_at),
-            after_last_use: now.since(last_use),
-            last_used_by: live.last_used_by,
-            last_sql: live.last_sql.clone(),
-            finding: live.claimed,
-            now,
-        })
-    }
-
-    /// True once: the record ends.
-    pub(super) fn finish(&self) -> bool {
-        !std::mem::replace(&mut self.live.lock().done, true)
-    }
-
-    pub(super) fn phase(&self) -> Phase {
-        self.live.lock().phase
-    }
-
-    pub(super) fn site(&self) -> (HolderKind, Option<CallSite>, Option<&'static str>) {
-        (self.kind, self.acquired_by, self.policy.label)
-    }
-
-    /// The copy that readers get.
-    pub(super) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
-        let threshold = self
-            .policy
-            .threshold
-            .unwrap_or_else(|| limits.threshold.for_pool(self.pool.acquire_timeout()));
-        let live = self.live.lock();
-        let until = live.released_at.unwrap_or(now);
-        let running_for = stops.running_between(self.acquired_at, until);
-        let since = live.since.wall();
-        Holder {
-            id: HolderId(self.id),
-            pool: self.pool.name.clone(),
-            kind: self.kind,
-            label: self
-                .policy
-                .label
-                .map(|label| text::escape_text(label, 100).into_owned()),
-            acquired_at: self.acquired_at.wall(),
-            held_for: until.since(self.acquired_at),
-            waited_for: self.waited,
-            acquired_by: self.acquired_by.map(Location::from),
-            stack: self.stack.clone(),
-            last_used_at: live.last_used_at.map(Moment::wall),
-            last_used_by: live.last_used_by.map(Location::from),
-            last_sql: live.last_sql.as_ref().map(|sql| sql.masked.to_string()),
-            uses: live.uses,
-            activity: match live.doing {
-                Doing::InFlight => Activity::InFlight { since },
-                Doing::Idle => Activity::Idle { since },
-                Doing::Unknown => Activity::Unknown { since },
-            },
-            activity_for: until.since(live.since),
-            in_transaction: live.in_transaction,
-            phase: live.phase,
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
-            task_id: self.task.map(|task| task.to_string()),
-            span: self.span,
-            overdue: live.phase == Phase::Held && running_for > threshold,
-            threshold,
-            unreported: self.policy.unreported,
-            parked: live.parked,
-            running_for,
-            activity_running_for: stops.running_between(live.since, until),
-            pool_id: self.pool.id,
-            idle_limit: limits.idle_in_transaction.map(|limit| limit.min(threshold)),
-            polled_ago: self
-                .scope
-                .as_ref()
-                .and_then(|scope| match scope.in_poll_since() {
-                    Some(_) => Some(Duration::ZERO),
-                    None => scope.last_poll_ended().map(|ended| now.since(ended)),
-                }),
-        }
-    }
-}
-
-/// What the totals need of a checkout that was released.
-pub(super) struct Released {
-    pub(super) held_for: Duration,
-    pub(super) after_last_use: Duration,
-    pub(super) last_used_by: Option<CallSite>,
-    pub(super) last_sql: Option<Arc<SqlText>>,
-    pub(super) finding: Option<u64>,
-    pub(super) now: Moment,
-}
-
-impl Live {
-    fn enter(&mut self, doing: Doing, now: Moment) {
-        self.doing = doing;
-        self.since = now;
     }
 }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::holder::{Begun, Cell, Phase};
+use super::cell::{Begun, Cell};
+use super::holder::Phase;
 use super::{HolderId, Registry};
 use crate::clock::Moment;
 use crate::sync::atomic::Ordering;

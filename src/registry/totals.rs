@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-use super::holder::{Cell, HolderKind, Released};
+use super::HolderKind;
+use super::cell::{Cell, Released};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, SqlText, text};
 use crate::sync::atomic::{AtomicU64, Ordering};

@@ -17,7 +17,12 @@ mod reading;
 mod secrecy;
 #[cfg(test)]
 mod tests;
+mod token;
 
-pub(crate) use classify::{Verb, classify, classify_for};
-pub(crate) use mask::{mask_sql, mask_sql_for};
+#[cfg(test)]
+pub(crate) use classify::classify;
+pub(crate) use classify::{Verb, classify_for};
+#[cfg(test)]
+pub(crate) use mask::mask_sql;
+pub(crate) use mask::mask_sql_for;
 pub(crate) use reading::Dialect;

@@ -4,18 +4,25 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod exhaustion;
+mod scan;
+mod stall;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use dashmap::DashMap;
+
+use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold};
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
-    SpanInfo, Waiter, Waiting,
+    Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
 use crate::scope::{Counters, Outcome, RequestCounts, Scope};
@@ -23,7 +30,7 @@ use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::site::{CallSite, SqlText, sql::Dialect};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::watchdog::{Next, Stop, Watchdog};
+use crate::watchdog::Watchdog;
 
 /// Watches pools, and says who holds their connections for too long.
 ///
@@ -52,6 +59,9 @@ struct Inner {
     started: OnceLock<()>,
     stops: Mutex<Stops>,
     requests: Counters,
+    /// Requests under way, for whatever blocks the runtime without holding anything.
+    scopes: DashMap<u64, Scope>,
+    exhaustion: Mutex<Exhaustion>,
 }
 
 /// What can be changed while running.
@@ -61,6 +71,18 @@ struct Settings {
     threshold: Threshold,
     /// How many leak checks are alive: they need at least [`Detail::Location`].
     checks: u32,
+    /// An exhaustion raised the detail until then.
+    escalated: Option<Moment>,
+}
+
+impl Settings {
+    fn effective(&self) -> Detail {
+        match self.detail {
+            Detail::Location if self.escalated.is_some() => Detail::Backtrace,
+            Detail::Off if self.checks > 0 => Detail::Location,
+            detail => detail,
+        }
+    }
 }
 
 impl Drop for Inner {
@@ -86,6 +108,7 @@ impl Monitor {
                 detail: config.get_detail(),
                 threshold: config.get_threshold(),
                 checks: 0,
+                escalated: None,
             }),
             detail: AtomicU8::new(config.get_detail() as u8),
             config,
@@ -96,6 +119,8 @@ impl Monitor {
             started: OnceLock::new(),
             stops: Mutex::default(),
             requests: Counters::default(),
+            scopes: DashMap::new(),
+            exhaustion: Mutex::default(),
         }))
     }
 
@@ -165,11 +190,14 @@ impl Monitor {
 
     /// The account of this moment. Judged by the same rules as findings, at any detail.
     pub fn report(&self) -> Report {
-        let stops = self.0.stops.lock().clone();
-        let snapshot = self
+        let now = Moment::now();
+        let snapshot = self.snapshot(now);
+        let runtime = self
             .0
             .registry
-            .snapshot(Moment::now(), &self.limits(), &stops);
+            .pools()
+            .iter()
+            .find_map(|pool| self.probe(pool, now));
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
             judge::holds(&snapshot.holders)
@@ -187,6 +215,7 @@ impl Monitor {
         Report {
             taken_at: SystemTime::now(),
             uptime: uptime(),
+            runtime,
             pools: snapshot.pools,
             groups,
             groups_left_out,
@@ -197,6 +226,11 @@ impl Monitor {
         }
     }
 
+    pub(crate) fn snapshot(&self, now: Moment) -> Snapshot {
+        let stops = self.0.stops.lock().clone();
+        self.0.registry.snapshot(now, &self.limits(), &stops)
+    }
+
     /// Hands every finding from now on to `sink` too.
     pub fn add_sink(&self, sink: impl FindingSink + 'static) {
         self.0.reporter.add_sink(Arc::new(sink));
@@ -205,10 +239,7 @@ impl Monitor {
     fn change(&self, change: impl FnOnce(&mut Settings)) {
         let mut settings = self.0.settings.lock();
         change(&mut settings);
-        let detail = match settings.detail {
-            Detail::Off if settings.checks > 0 => Detail::Location,
-            detail => detail,
-        };
+        let detail = settings.effective();
         self.0.detail.store(detail as u8, Ordering::Relaxed);
         drop(settings);
         self.0.watchdog.wake_now();
@@ -233,7 +264,14 @@ impl Monitor {
         self.0.requests.read()
     }
 
-    pub(crate) fn request_ended(&self, _scope: &Scope, outcome: Outcome) {
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_started(&self, scope: &Scope) {
+        self.0.scopes.insert(scope.id(), scope.clone());
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
+        self.0.scopes.remove(&scope.id());
         self.0.requests.count(outcome);
     }
 
@@ -299,7 +337,7 @@ impl Monitor {
     pub(crate) fn start(&self) {
         self.0.started.get_or_init(|| {
             let monitor = Arc::downgrade(&self.0);
-            let started = self.0.watchdog.start(move |stop| scan(&monitor, stop));
+            let started = self.0.watchdog.start(move |stop| scan::scan(&monitor, stop));
             if let Err(error) = started {
                 Voice::here().error(&format!(
                     "the watchdog thread cannot be started ({error}): holders are listed, and not reported"
@@ -312,6 +350,7 @@ impl Monitor {
         Limits {
             threshold: self.threshold(),
             idle_in_transaction: self.0.config.get_idle_in_transaction(),
+            grace: self.0.config.get_grace(),
         }
     }
 }
@@ -326,70 +365,7 @@ fn current_span() -> Option<SpanInfo> {
     })
 }
 
-/// One pass of the watchdog: copy, judge, say.
-fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
-    let Some(inner) = monitor.upgrade() else {
-        return Next::End;
-    };
-    if let Some((from, to)) = stop {
-        inner.stops.lock().record(from, to);
-    }
-    let monitor = Monitor(inner);
-    let registry = &monitor.0.registry;
-    if registry.is_quiet() && !registry.pools().iter().any(|pool| pool.is_closing()) {
-        return Next::Rest;
-    }
-    let config = &monitor.0.config;
-    let now = Moment::now();
-    let stops = monitor.0.stops.lock().clone();
-    let snapshot = registry.snapshot(now, &monitor.limits(), &stops);
-    let verdict = judge::holds(&snapshot.holders);
-    let everything = monitor.detail() == Detail::Backtrace;
-    let claims: Vec<_> = verdict
-        .claims
-        .into_iter()
-        .filter(|claim| everything || claim.kind.always_speaks())
-        .collect();
-
-    let mut door = monitor.0.door.lock();
-    let interval = config.get_report_interval();
-    let shown = door.claims(&claims, &snapshot, interval, now);
-    let closings = door.closings(&snapshot, config.get_wait(), now);
-    for (holder, finding) in &shown.claimed {
-        registry.claim(*holder, finding.0);
-    }
-    // After the claims: a holder that ended in the meantime is among these.
-    let returned = door.returned(registry.take_ended(), &snapshot);
-    drop(door);
-    for finding in [shown.findings, closings.findings, returned]
-        .into_iter()
-        .flatten()
-    {
-        monitor.0.reporter.say(finding);
-    }
-    let next = [verdict.next, shown.next, closings.next]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Watchdog::LONGEST);
-    // A holder that comes after this scan is due no sooner than the shortest threshold.
-    Next::Scan(next.min(monitor.shortest_threshold()))
-}
-
 impl Monitor {
-    /// No holder can become overdue in less time than this.
-    fn shortest_threshold(&self) -> Duration {
-        let limits = self.limits();
-        let fixed = match limits.threshold {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Auto => Duration::from_secs(1),
-        };
-        fixed
-            .min(limits.idle_in_transaction.unwrap_or(fixed))
-            .min(self.0.config.get_wait())
-            .min(self.0.registry.shortest_policy())
-    }
-
     /// Numbers a finding that was made elsewhere, and hands it to the reporter.
     pub(crate) fn say(&self, make: impl FnOnce(FindingId) -> Finding) {
         let id = self.0.door.lock().new_id();

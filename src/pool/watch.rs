@@ -1,0 +1,121 @@
+//! How a sqlx pool becomes a watched one.
+//!
+//! Responsible for names, for identity and for what sqlx says of its pool. Not responsible for
+//! building pools: see `options`.
+
+use std::time::Duration;
+
+use sqlx::{ConnectOptions as _, Connection as _, Database};
+
+use super::Pool;
+use crate::monitor::Monitor;
+use crate::registry::{Attempt, Gauges, Policy, PoolRecord};
+use crate::site::sql::Dialect;
+
+impl Monitor {
+    /// Watches a finished pool under this name.
+    ///
+    /// Watching the same sqlx pool twice yields the same record, with the first name. A name that
+    /// another pool of this monitor has gets a number.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sqlx::Error> {
+    /// use leaktrace::{Config, Monitor};
+    ///
+    /// let monitor = Monitor::new(Config::default());
+    /// let pool = monitor.watch("orders", sqlx::SqlitePool::connect_lazy("sqlite::memory:")?);
+    /// assert_eq!(pool.name(), "orders");
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// ```
+    pub fn watch<DB: Database>(&self, name: &str, pool: sqlx::Pool<DB>) -> Pool<DB> {
+        self.start();
+        let gauges = SqlxGauges(pool.clone());
+        let record = self.registry().watch(gauges.identity(), |id, taken| {
+            PoolRecord::new(id, &unused(name, taken), Box::new(gauges))
+        });
+        record.runtime_is_here();
+        Pool {
+            raw: pool,
+            record,
+            monitor: self.clone(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// `name`, or with the first number that makes it one that is not taken.
+fn unused(name: &str, taken: &[String]) -> String {
+    let is_taken = |name: &str| taken.iter().any(|other| other == name);
+    if !is_taken(name) {
+        return name.to_string();
+    }
+    (2..)
+        .map(|number| format!("{name} {number}"))
+        .find(|name| !is_taken(name))
+        .unwrap_or_default()
+}
+
+pub(super) struct SqlxGauges<DB: Database>(pub(super) sqlx::Pool<DB>);
+
+impl<DB: Database> Gauges for SqlxGauges<DB> {
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self.0.options()).addr()
+    }
+
+    fn max(&self) -> u32 {
+        self.0.options().get_max_connections()
+    }
+
+    fn size(&self) -> u32 {
+        self.0.size()
+    }
+
+    fn idle(&self) -> u32 {
+        // sqlx counts with separate atomics, and its count can wrap below zero (sqlx#3645).
+        match self.0.num_idle() {
+            idle if idle > usize::MAX / 2 => 0,
+            idle => u32::try_from(idle).unwrap_or(u32::MAX).min(self.max()),
+        }
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        self.0.options().get_acquire_timeout()
+    }
+
+    fn attempt(&self) -> Attempt {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let options = self.0.connect_options();
+        Box::pin(async move {
+            match tokio::time::timeout(LIMIT, options.connect()).await {
+                Ok(Ok(connection)) => {
+                    let _ = tokio::time::timeout(LIMIT, connection.close()).await;
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {LIMIT:?}")),
+            }
+        })
+    }
+}
+
+/// Whose SQL a database speaks.
+pub(super) fn dialect<DB: Database>() -> Dialect {
+    match DB::NAME {
+        "PostgreSQL" => Dialect::Postgres,
+        "MySQL" => Dialect::MySql,
+        "SQLite" => Dialect::Sqlite,
+        _ => Dialect::Unknown,
+    }
+}
+
+impl<DB: Database> From<sqlx::Pool<DB>> for Pool<DB> {
+    /// Watches the pool with [`Monitor::global`], under the name of its database.
+    fn from(pool: sqlx::Pool<DB>) -> Self {
+        Monitor::global().watch(DB::NAME, pool)
+    }
+}
