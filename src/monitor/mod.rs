@@ -4,6 +4,7 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod endings;
 mod exhaustion;
 mod scan;
 mod stall;
@@ -62,6 +63,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    suspects: Mutex<Vec<endings::Suspect>>,
 }
 
 /// What can be changed while running.
@@ -121,6 +123,7 @@ impl Monitor {
             requests: Counters::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            suspects: Mutex::default(),
         }))
     }
 
@@ -322,6 +325,11 @@ impl Monitor {
         let waiting = self.0.registry.wait(pool, kind, policy, acquired_by, since);
         self.0.watchdog.wake();
         waiting
+    }
+
+    /// A connection is on its way back: the watchdog keeps its limit, at any detail.
+    pub(crate) fn returning(&self) {
+        self.0.watchdog.wake();
     }
 
     /// Registers a call of `close()`; it is ended with [`PoolRecord::closed`] and the answer.

@@ -25,7 +25,11 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     monitor.deescalate(Moment::now());
     if registry.is_quiet()
         && !monitor.is_exhausted()
-        && !registry.pools().iter().any(|pool| pool.is_closing())
+        && !monitor.has_suspects()
+        && !registry
+            .pools()
+            .iter()
+            .any(|pool| pool.is_closing() || !pool.returns.is_empty())
     {
         return Next::Rest;
     }
@@ -69,8 +73,10 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         }
         monitor.0.reporter.say(finding);
     }
+    monitor.scan_suspects();
+    let returns = monitor.scan_returns(now);
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, shown.next, closings.next, waits]
+    let next = [verdict.next, shown.next, closings.next, waits, returns]
         .into_iter()
         .flatten()
         .min()

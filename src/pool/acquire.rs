@@ -15,10 +15,10 @@ use sqlx::{Acquire, Database, Error};
 use super::checkout::Checkout;
 use super::conn::Conn;
 use super::connection::PoolConnection;
-use super::transaction::Transaction;
-use super::{CallSite, Pool};
+use super::transaction::{DoomedTransaction, Transaction};
+use super::{CallSite, Pool, StrictError, hooks};
 use crate::clock::Moment;
-use crate::registry::{HolderKind, Waiting};
+use crate::registry::{Holder, HolderKind, Owner, Phase, Waiting};
 use crate::scope::Scope;
 
 impl<DB: Database> Pool<DB> {
@@ -31,8 +31,9 @@ impl<DB: Database> Pool<DB> {
         kind: HolderKind,
         site: Option<CallSite>,
     ) -> Result<Conn<DB>, Error> {
+        self.refuse_nested()?;
         let since = Moment::now();
-        let mut acquire = pin!(self.raw.acquire());
+        let mut acquire = pin!(hooks::learning(self.raw.acquire()));
         let mut polls = 0_u32;
         let mut waiting: Option<Waiting> = None;
         let register = || {
@@ -64,9 +65,9 @@ impl<DB: Database> Pool<DB> {
             waiting.over = true;
         }
         match granted {
-            Ok(raw) => {
+            Ok((raw, backend)) => {
                 drop(waiting);
-                Ok(self.grant(raw, kind, site, Moment::now().since(since)))
+                Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
             }
             Err(error) => {
                 self.failed(waiting.unwrap_or_else(register), &error);
@@ -92,12 +93,29 @@ impl<DB: Database> Pool<DB> {
 
     pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
         let raw = self.raw.try_acquire()?;
-        Some(self.grant(raw, kind, Some(site), Duration::ZERO))
+        Some(self.grant(raw, None, kind, Some(site), Duration::ZERO))
+    }
+
+    /// In strict mode, a second checkout by who holds one already is an error.
+    fn refuse_nested(&self) -> Result<(), Error> {
+        if !self.monitor.config().get_strict() {
+            return Ok(());
+        }
+        let owner = Owner::current(Scope::current().as_ref());
+        let holds = |holder: &Holder| holder.phase == Phase::Held && holder.owner == Some(owner);
+        match self.holders().into_iter().find(holds) {
+            Some(holder) => Err(StrictError::NestedCheckout {
+                held: holder.acquired_by,
+            }
+            .error()),
+            None => Ok(()),
+        }
     }
 
     fn grant(
         &self,
         raw: sqlx::pool::PoolConnection<DB>,
+        backend: Option<i64>,
         kind: HolderKind,
         site: Option<CallSite>,
         waited: Duration,
@@ -105,7 +123,7 @@ impl<DB: Database> Pool<DB> {
         let lease = self
             .monitor
             .lease(&self.record, kind, self.policy, site, waited);
-        Conn::new(Checkout::new(raw, lease), self.monitor.clone())
+        Conn::new(Checkout::new(raw, lease, backend), self.monitor.clone())
     }
 }
 
@@ -178,8 +196,24 @@ macro_rules! acquire_from_a_guard {
 
             #[track_caller]
             fn begin(self) -> BoxFuture<'t, Result<sqlx::Transaction<'t, DB>, Error>> {
-                let raw: &'t mut DB::Connection = self.as_mut();
-                sqlx::Transaction::begin(sqlx_core::pool::MaybePoolConnection::Connection(raw), None)
+                let conn: &'t mut Conn<DB> = self;
+                if conn.is_doomed() {
+                    return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+                }
+                let site = CallSite::caller();
+                let cell = conn.cell().clone();
+                // A cut of this begin is nobody's mistake; what runs in the transaction is not seen.
+                cell.unsure();
+                cell.doom(conn.conduct.level > 0);
+                let raw = sqlx_core::pool::MaybePoolConnection::Connection(conn.raw_mut());
+                Box::pin(async move {
+                    let begun = sqlx::Transaction::begin(raw, None).await;
+                    cell.lent(site);
+                    if begun.is_ok() {
+                        cell.doom(false);
+                    }
+                    begun
+                })
             }
         }
     };

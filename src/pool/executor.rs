@@ -93,7 +93,7 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             let doomed = std::future::ready(Err(DoomedTransaction::error()));
             return Box::pin(futures_util::stream::once(doomed));
         }
@@ -111,7 +111,7 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);
@@ -128,7 +128,7 @@ where
     where
         'c: 'e,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);
@@ -145,7 +145,7 @@ where
     where
         'c: 'e,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);

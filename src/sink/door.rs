@@ -48,6 +48,8 @@ pub(crate) struct Door {
     spoke: HashMap<(GroupKey, Kind), Moment>,
     /// When findings were let through, for the limit by minute.
     recent: VecDeque<Moment>,
+    /// How often something happened that was not said, since its group last spoke.
+    unsaid: HashMap<(GroupKey, Kind), u64>,
     /// Held back by the limit by minute since it was last said.
     held_back: HashSet<(GroupKey, Kind)>,
     /// Calls of `close()` that were spoken of, with the time of the call.
@@ -67,6 +69,7 @@ impl Door {
             open: HashMap::new(),
             spoke: HashMap::new(),
             recent: VecDeque::new(),
+            unsaid: HashMap::new(),
             held_back: HashSet::new(),
             closings: HashMap::new(),
         }
@@ -293,6 +296,28 @@ impl Door {
             });
         }
         shown
+    }
+
+    /// Lets through something that happened once, by group and by minute like the others. Answers
+    /// its number, and how many of its group it stands for.
+    pub(crate) fn event(
+        &mut self,
+        holder: &Holder,
+        kind: Kind,
+        interval: Duration,
+        now: Moment,
+    ) -> Option<(FindingId, u64)> {
+        let key = (GroupKey::of(holder), kind);
+        let spoke = self.spoke.get(&key);
+        if spoke.is_some_and(|spoke| now.since(*spoke) < interval) || !self.has_room(now) {
+            if self.unsaid.len() < Self::GROUPS || self.unsaid.contains_key(&key) {
+                *self.unsaid.entry(key).or_default() += 1;
+            }
+            return None;
+        }
+        let count = 1 + self.unsaid.remove(&key).unwrap_or(0);
+        self.remember(key, interval, now);
+        Some((self.new_id(), count))
     }
 
     /// A number for a finding that is made elsewhere.
