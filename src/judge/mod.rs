@@ -7,4 +7,4 @@ mod holds;
 mod remedy;
 
 pub(crate) use self::holds::{Claim, holds};
-pub(crate) use self::remedy::remedy;
+pub(crate) use self::remedy::{SAME_MOMENT, remedy};
