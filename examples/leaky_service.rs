@@ -8,6 +8,7 @@
 //! report for each bug within seconds, and serves until Ctrl-C, or for `--seconds N`. The lines that
 //! the reports must name stand below the comments `// BUG:`.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, serve};
 use futures::TryStreamExt;
-use leaktrace::{Detail, Finding, Monitor, PoolConnection, Severity, SqlitePool};
+use leaktrace::{Detail, Finding, FindingId, Monitor, PoolConnection, Severity, SqlitePool};
 use sqlx::Sqlite;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use tokio::net::TcpListener;
@@ -156,10 +157,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     story.abort();
     traffic.abort();
-    println!("\nClosing the pool, for 2 s at most: bug 2 never gives its connection back.\n");
+    println!("\nClosing the pool, for 2 s at most.\n");
     match db.close_within(Duration::from_secs(2)).await {
         Ok(()) => println!("\nEvery connection is back."),
-        Err(leaks) => println!("\nNot back: {leaks}"),
+        Err(leaks) => println!("\n{leaks}"),
     }
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", file.display()));
@@ -300,18 +301,18 @@ fn log_to_terminal() -> Result<(), Box<dyn Error>> {
 }
 
 /// One message for each report of something bad.
-fn count_findings(monitor: &Monitor) -> mpsc::UnboundedReceiver<()> {
+fn count_findings(monitor: &Monitor) -> mpsc::UnboundedReceiver<FindingId> {
     let (sender, receiver) = mpsc::unbounded_channel();
     monitor.add_sink(move |finding: &Finding| {
         if finding.severity >= Severity::Warn {
-            let _ = sender.send(());
+            let _ = sender.send(finding.id);
         }
     });
     receiver
 }
 
 fn say_hello(monitor: &Monitor, url: &str) {
-    println!("A service with four bugs, on {url}. Its pool has 10 connections.");
+    println!("A service with four bugs serves on {url} with a pool of 10 connections.");
     match monitor.detail() {
         Detail::Backtrace => println!(
             "It sends itself traffic. The first report takes 2 s: half of the pool's acquire_timeout.\n"
@@ -327,25 +328,31 @@ fn say_hello(monitor: &Monitor, url: &str) {
     }
 }
 
-async fn say_what_next(detail: Detail, mut findings: mpsc::UnboundedReceiver<()>, url: String) {
+async fn say_what_next(
+    detail: Detail,
+    mut findings: mpsc::UnboundedReceiver<FindingId>,
+    url: String,
+) {
     if detail != Detail::Backtrace {
         return;
     }
-    // One for each bug; then a moment for the stacks, which are named after the line is out.
+    // One for each bug, then a moment for the stacks: they are named after the line is out.
+    let mut seen = HashSet::new();
     let _ = timeout(Duration::from_secs(10), async {
-        for _ in 0..4 {
-            findings.recv().await;
+        while seen.len() < 4 {
+            seen.extend(findings.recv().await);
         }
     })
     .await;
     sleep(Duration::from_secs(1)).await;
     println!(
-        "\nThat is one report for each bug. What to do next:\n\
-         \n  1. Open the lines behind `acquired` and `last used`: they are in examples/leaky_service.rs.\n\
-         \x20 2. See who holds what now:       curl {url}/leaks\n\
-         \x20 3. Fix one: bind the result of the `match` first, commit before the slow call, … and run again.\n\
-         \x20 4. Read what a report means:     docs/findings/\n\
-         \x20 5. Adopt it in your service:     README.md, \"Adoption\"\n\
-         \nServing until Ctrl-C. The partners answer after 6 s and 8 s: watch `returned_late` close a report.\n"
+        "\nThese were {} reports, one for each bug. Next:\n\
+         \n  see who holds what now       curl {url}/leaks\
+         \n  read what a report means     docs/findings/\
+         \n  fix one, and run again       the lines behind `acquired` and `last used`\
+         \n  adopt it in your service     README.md, \"Adoption\"\n\
+         \nServing until Ctrl-C or --seconds N. The partners answer after 6 s and 8 s: `returned late`\n\
+         says so of a report whose connections are back.\n",
+        seen.len()
     );
 }
