@@ -9,5 +9,5 @@ mod remedy;
 mod waits;
 
 pub(crate) use self::holds::{Claim, holds};
-pub(crate) use self::remedy::remedy;
+pub(crate) use self::remedy::{SAME_MOMENT, remedy};
 pub(crate) use self::waits::{Evidence, causes, is_deadlocked, suspects_connecting};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::registry::{Activity, Holder, HolderKind};
 
-/// A poll this long ago means that the task has not run since the connection became idle.
-const SAME_MOMENT: Duration = Duration::from_millis(50);
+/// A last poll that lies no further than this behind the last use is the poll of that use: the task
+/// has not run since.
+pub(crate) const SAME_MOMENT: Duration = Duration::from_millis(50);
 
 /// The remedy for a holder that is out for too long.
 pub(crate) fn remedy(holder: &Holder) -> Option<String> {

@@ -9,7 +9,9 @@ use super::headline::doing;
 use super::{Group, Report};
 use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
-use crate::registry::{Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::judge::SAME_MOMENT;
+use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::site::Stack;
 
 const SITES: usize = 3;
 
@@ -60,16 +62,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
             row("acquired", format!("{site}   {}{label}", oldest.kind));
         }
         (None, Some(stack)) if wait_for_names || stack.named().is_some() => {
-            let first = stack.frames().first().map(|frame| match frame.location() {
-                Some(location) => format!("{location}   in {}", frame.function()),
-                None => format!("in {}", frame.function()),
-            });
-            row(
-                "acquired",
-                format!("{}   pooled statement", first.unwrap_or_default()),
-            );
+            row("acquired", pooled(stack));
         }
-        (None, _) => row("acquired", "by a statement on the pool itself".to_string()),
+        (None, _) => row("acquired", POOLED.to_string()),
     }
     let sql = oldest.last_sql.as_deref().unwrap_or_default();
     match &oldest.last_used_by {
@@ -98,13 +93,34 @@ fn state(kind: Option<Kind>, oldest: &Holder) -> String {
     match (oldest.phase, kind) {
         (Phase::Returning, _) => format!("returning, was held {held}"),
         (Phase::LeakedOnPurpose, _) => format!("leaked on purpose, {held} ago"),
-        (Phase::Held, Some(Kind::IdleInTransaction)) => format!(
+        // What it was doing when it was reported is no longer so.
+        (Phase::Held, Some(Kind::ReturnedLate)) => format!("returned late, was held {held}"),
+        (Phase::Held, Some(Kind::OutlivedRequest)) => format!("outlived its request, held {held}"),
+        (Phase::Held, Some(_)) if oldest.is_idle_in_transaction() => format!(
             "idle in transaction {}, held {held}",
             span(oldest.activity_for)
         ),
-        (Phase::Held, Some(Kind::OutlivedRequest)) => format!("outlived its request, held {held}"),
-        (Phase::Held, Some(_)) => format!("overdue, held {held}, {}", doing(oldest)),
-        (Phase::Held, None) => format!("held {held}, {}", doing(oldest)),
+        (Phase::Held, _) if oldest.overdue => format!("overdue, held {held}, {}", doing(oldest)),
+        (Phase::Held, _) => format!("held {held}, {}", doing(oldest)),
+    }
+}
+
+/// What stands for the line of a pooled statement: its caller is sqlx.
+const POOLED: &str = "by a statement on the pool itself";
+
+/// The first line of the user's code in the stack of a pooled statement.
+fn pooled(stack: &Stack) -> String {
+    let Some(frame) = stack.frames().first() else {
+        return POOLED.to_string();
+    };
+    let function = match frame.function() {
+        // A build with line tables only has no better name for an async function.
+        name if name.starts_with('{') => String::new(),
+        name => format!("   in {name}"),
+    };
+    match frame.location() {
+        Some(location) => format!("{location}{function}   {POOLED}"),
+        None => format!("{}   {POOLED}", function.trim_start()),
     }
 }
 
@@ -129,13 +145,15 @@ fn serving(group: &Group, oldest: &Holder) -> String {
         let eg = if requests > 1 { ", e.g." } else { "   request" };
         let _ = write!(text, "{eg} {id}");
     }
-    if let Some(ago) = oldest.polled_ago {
+    if let Some(ago) = oldest
+        .polled_ago
+        .filter(|_| group.kind != Some(Kind::ReturnedLate))
+    {
+        let quiet = matches!(oldest.activity, Activity::Idle { .. })
+            && ago + SAME_MOMENT >= oldest.activity_for;
         let _ = match ago.as_millis() {
             0 => write!(text, "; being polled now"),
-            // The last use lies inside of a poll, so a later one would have begun after it.
-            _ if oldest.uses > 0 && ago >= oldest.activity_for => {
-                write!(text, "; not polled since the last use")
-            }
+            _ if quiet => write!(text, "; not polled since the last use"),
             _ => write!(text, "; last polled {} ago", span(ago)),
         };
     }
