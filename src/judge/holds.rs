@@ -8,6 +8,9 @@ use std::time::Duration;
 use crate::finding::Kind;
 use crate::registry::{Holder, HolderId, Phase};
 
+/// How long `held_too_long` waits for `idle_in_transaction` to become true of the same holder.
+const A_MOMENT: Duration = Duration::from_millis(50);
+
 /// One thing that may be said of one holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
@@ -51,13 +54,18 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);
         }
+        // An idle transaction usually passes both limits in the same instant: the claim that tells
+        // more is worth a moment.
+        let soon = idle.as_ref().is_some_and(|idle| {
+            idle.milestone.is_none() && idle.next <= A_MOMENT && held.milestone == Some(1)
+        });
         let idle = idle.and_then(|idle| idle.milestone);
         // The one that tells most: outlived > idle > held.
         let claim = match (outlived, idle, held.milestone) {
             (Some(true), _, held) => Some((Kind::OutlivedRequest, held.unwrap_or(1))),
             (_, Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
-            (_, None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
-            (_, None, None) => None,
+            (_, None, Some(milestone)) if !soon => Some((Kind::HeldTooLong, milestone)),
+            (_, None, _) => None,
         };
         verdict.claims.extend(claim.map(|(kind, milestone)| Claim {
             holder: holder.id,
@@ -132,10 +140,26 @@ mod tests {
         holder.activity = idle();
         holder.idle_limit = Some(SECOND * 5);
         holder.running_for = SECOND * 100;
-        holder.activity_running_for = SECOND * 5;
+        holder.activity_running_for = SECOND * 4;
         assert_eq!(kinds(&holder), [Kind::HeldTooLong]);
-        holder.activity_running_for += TICK;
+        holder.activity_running_for = SECOND * 5 + TICK;
         assert_eq!(kinds(&holder), [Kind::IdleInTransaction]);
+    }
+
+    #[test]
+    fn both_limits_passed_in_one_instant_make_one_claim_the_telling_one() {
+        let mut holder = holder();
+        holder.in_transaction = true;
+        holder.activity = idle();
+        holder.threshold = SECOND;
+        holder.idle_limit = Some(SECOND);
+        holder.running_for = SECOND + TICK;
+        holder.activity_running_for = SECOND - TICK;
+        let verdict = holds(&[holder.clone()]);
+        assert_eq!(verdict.claims, []);
+        assert_eq!(verdict.next, Some(TICK));
+        holder.activity_running_for = SECOND / 2;
+        assert_eq!(kinds(&holder), [Kind::HeldTooLong], "not soon");
     }
 
     #[test]

@@ -15,13 +15,10 @@ use sqlx::{Database, Describe, Either, Error, Execute, Executor, SqlStr};
 
 use super::Pool;
 use super::conn::Conn;
-use super::flight::{Answer, Rows, Told, tell};
+use super::flight::{Answer, Results, Rows, Told, tell};
 use super::transaction::DoomedTransaction;
 use crate::registry::HolderKind;
 use crate::site::CallSite;
-
-type Results<'e, DB> =
-    BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, Error>>;
 
 /// The calling line, when it is the user's own.
 #[track_caller]
