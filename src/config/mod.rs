@@ -137,7 +137,7 @@ impl Config {
     /// # Errors
     /// The first variable whose value cannot be read: which, its value, and what is allowed.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_lookup(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+        Self::from_lookup(from_environment)
     }
 
     /// Reads the settings from any place that maps names to values. An empty value is an unset one.
@@ -276,6 +276,12 @@ impl Config {
     pub fn get_strict(&self) -> bool {
         self.strict
     }
+}
+
+/// The value of a variable. One that is no text is shown as well as it can be, so that it is not
+/// taken for an unset one.
+pub(crate) fn from_environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A setting that cannot be read: which, its value, and what is allowed.

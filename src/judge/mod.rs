@@ -10,4 +10,6 @@ mod waits;
 
 pub(crate) use self::holds::{Claim, holds};
 pub(crate) use self::remedy::remedy;
+#[cfg(test)]
+pub(crate) use self::remedy::tests::holder as a_young_holder;
 pub(crate) use self::waits::{Evidence, causes, is_deadlocked, suspects_connecting};
