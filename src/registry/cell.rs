@@ -352,10 +352,7 @@ impl Cell {
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
             phase: live.phase,
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
+            scope: self.scope.as_ref().map(ScopeInfo::of),
             task_id: self.task.map(|task| task.to_string()),
             span: self.span,
             overdue: live.phase == Phase::Held && running_for > threshold,
