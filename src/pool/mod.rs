@@ -16,6 +16,7 @@ mod seen;
 mod transaction;
 mod watch;
 mod way_back;
+mod witness;
 
 use std::fmt;
 use std::future::Future;

@@ -11,6 +11,7 @@
 //! - `Registry::pools` is taken alone.
 
 mod cell;
+mod doubts;
 mod holder;
 mod lease;
 mod pool;
