@@ -5,5 +5,9 @@ mod support;
 
 mod ground;
 
+mod crowds;
 mod direct_calls;
+mod idle;
 mod matrix;
+mod mixing;
+mod stalled;
