@@ -36,7 +36,8 @@ async fn a_thousand_holders_of_one_line_are_one_group_and_one_finding() {
     let taken = take(&pool, CROWD).await;
     assert_eq!(monitor.holders().len(), CROWD as usize);
     // Here, so that all are overdue at once, however long opening them took.
-    monitor.set_threshold(millis(1));
+    aged(&pool, millis(20)).await;
+    monitor.set_threshold(millis(10));
     let all = findings
         .wait_for("the finding", PATIENCE, |all| {
             of(all, Kind::HeldTooLong).pop()
