@@ -216,7 +216,7 @@ fn what_is_seen(holder: &Holder) -> Seen {
     seen(
         &holder.activity.to_string(),
         holder.last_used_by.as_ref().map(|place| {
-            assert!(place.file().starts_with("tests/detection/"), "{place}");
+            assert!(place.file().starts_with("tests/"), "{place}");
             place.line()
         }),
         sql.as_deref(),
