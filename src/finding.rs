@@ -205,6 +205,8 @@ pub struct Finding {
     pub pool: String,
     /// The pool's counters when it was found.
     pub status: PoolStatus,
+    /// What blocks the runtime, when it does not run what it is given.
+    pub runtime: Option<String>,
     /// One line that suffices.
     pub headline: String,
     /// Why the pool is exhausted, the largest share first.

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn it_ends_with_its_monitor() {
         let watchdog = Watchdog::new();
-        let (looked, looks) = channel();
+        let (looked, looks) = channel::<()>();
         watchdog
             .start(move |_| {
                 let _ = &looked;

@@ -1,12 +1,15 @@
 //! Holders that are out for too long.
 //!
-//! Responsible for `held_too_long` and `idle_in_transaction`. The rule of sight: a claim never says
+//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight: a claim never says
 //! more than was seen, so a transaction is called idle only when that is known.
 
 use std::time::Duration;
 
 use crate::finding::Kind;
 use crate::registry::{Holder, HolderId, Phase};
+
+/// How long `held_too_long` waits for `idle_in_transaction` to become true of the same holder.
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// One thing that may be said of one holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +47,25 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
             .filter(|_| holder.is_idle_in_transaction())
             .map(|limit| Passed::of(holder.activity_running_for, limit));
         verdict.wake_in(held.next);
+        let outlived = holder.scope_ended_for.map(|ended| {
+            verdict.wake_in(holder.grace.saturating_sub(ended));
+            ended > holder.grace
+        });
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);
         }
-        let claim = match (idle.and_then(|idle| idle.milestone), held.milestone) {
-            (Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
-            (None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
-            (None, None) => None,
+        // An idle transaction usually passes both limits in the same instant: the claim that tells
+        // more is worth a moment.
+        let soon = idle.as_ref().is_some_and(|idle| {
+            idle.milestone.is_none() && idle.next <= A_MOMENT && held.milestone == Some(1)
+        });
+        let idle = idle.and_then(|idle| idle.milestone);
+        // The one that tells most: outlived > idle > held.
+        let claim = match (outlived, idle, held.milestone) {
+            (Some(true), _, held) => Some((Kind::OutlivedRequest, held.unwrap_or(1))),
+            (_, Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
+            (_, None, Some(milestone)) if !soon => Some((Kind::HeldTooLong, milestone)),
+            (_, None, _) => None,
         };
         verdict.claims.extend(claim.map(|(kind, milestone)| Claim {
             holder: holder.id,
@@ -125,10 +140,26 @@ mod tests {
         holder.activity = idle();
         holder.idle_limit = Some(SECOND * 5);
         holder.running_for = SECOND * 100;
-        holder.activity_running_for = SECOND * 5;
+        holder.activity_running_for = SECOND * 4;
         assert_eq!(kinds(&holder), [Kind::HeldTooLong]);
-        holder.activity_running_for += TICK;
+        holder.activity_running_for = SECOND * 5 + TICK;
         assert_eq!(kinds(&holder), [Kind::IdleInTransaction]);
+    }
+
+    #[test]
+    fn both_limits_passed_in_one_instant_make_one_claim_the_telling_one() {
+        let mut holder = holder();
+        holder.in_transaction = true;
+        holder.activity = idle();
+        holder.threshold = SECOND;
+        holder.idle_limit = Some(SECOND);
+        holder.running_for = SECOND + TICK;
+        holder.activity_running_for = SECOND - TICK;
+        let verdict = holds(&[holder.clone()]);
+        assert_eq!(verdict.claims, []);
+        assert_eq!(verdict.next, Some(TICK));
+        holder.activity_running_for = SECOND / 2;
+        assert_eq!(kinds(&holder), [Kind::HeldTooLong], "not soon");
     }
 
     #[test]
@@ -142,6 +173,19 @@ mod tests {
             holder.activity = activity;
             assert_eq!(kinds(&holder), []);
         }
+    }
+
+    #[test]
+    fn a_holder_outlives_its_request_only_after_the_grace() {
+        let mut holder = holder();
+        holder.grace = SECOND;
+        assert_eq!(kinds(&holder), [], "its request lives");
+        holder.scope_ended_for = Some(SECOND);
+        assert_eq!(kinds(&holder), []);
+        holder.scope_ended_for = Some(SECOND + TICK);
+        assert_eq!(kinds(&holder), [Kind::OutlivedRequest]);
+        holder.phase = Phase::Returning;
+        assert_eq!(kinds(&holder), [], "what is on its way back never counts");
     }
 
     #[test]

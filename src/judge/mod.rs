@@ -3,8 +3,11 @@
 //! Responsible for judgement alone: plain values in, claims out; no clock, no locks, no output, so
 //! that every rule can be tested with plain instants. Not responsible for saying it once (`sink`).
 
+mod deadlock;
 mod holds;
 mod remedy;
+mod waits;
 
 pub(crate) use self::holds::{Claim, holds};
 pub(crate) use self::remedy::{SAME_MOMENT, remedy};
+pub(crate) use self::waits::{Evidence, causes, is_deadlocked, suspects_connecting};

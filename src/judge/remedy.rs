@@ -23,6 +23,14 @@ pub(crate) fn remedy(holder: &Holder) -> Option<String> {
     } else {
         ""
     };
+    if holder
+        .scope_ended_for
+        .is_some_and(|ended| ended > holder.grace)
+    {
+        return Some(
+            "it was moved into a task, a field or a static that lives on after the response; let that task check its own connection out, under a scope of its own".to_string(),
+        );
+    }
     let text = match holder.activity {
         Activity::Unknown { .. } => unseen(holder),
         _ if holder.uses == 0 => format!(
@@ -115,6 +123,9 @@ pub(crate) mod tests {
             activity_running_for: Duration::ZERO,
             pool_id: 1,
             idle_limit: None,
+            scope_ended_for: None,
+            grace: Duration::from_secs(1),
+            owner: None,
             polled_ago: None,
         }
     }

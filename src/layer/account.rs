@@ -35,8 +35,10 @@ impl Account {
             }
         }
         let request_id = route::request_id(request.headers(), &settings.request_id_header);
+        let scope = Scope::of_request(name.text, request_id, settings.grace);
+        settings.monitor.request_started(&scope);
         Some(Self {
-            scope: Scope::of_request(name.text, request_id, settings.grace),
+            scope,
             settings: Arc::clone(settings),
         })
     }

@@ -2,7 +2,7 @@
 //! of it.
 
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::account::Account;
 use super::route;
@@ -37,19 +37,19 @@ pub(super) struct Head {
 }
 
 /// Reads the head of the answer, and changes it if the user asked for that.
-pub(super) fn read(head: &mut response::Parts, asked: Asked, account: &Account) -> Head {
+pub(super) fn read<R>(head: &mut Response<R>, asked: Asked, account: &Account) -> Head {
     if account.settings().on_exhausted_503 && account.scope().acquire_timed_out() {
         blame_the_pool(head, asked);
     }
     let promised = head
-        .headers
+        .headers()
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
     if let Some(success) = told(head, asked) {
         account.scope().note_answer(success);
     }
     // Nobody polls these bodies, so nobody would tell us of their end.
-    if has_no_body(head.status, asked) || promised == Some(0) {
+    if has_no_body(head.status(), asked) || promised == Some(0) {
         account.end(Outcome::Completed);
     }
     Head {
@@ -66,12 +66,12 @@ fn has_no_body(status: StatusCode, asked: Asked) -> bool {
         || status == StatusCode::NOT_MODIFIED
 }
 
-fn told(head: &response::Parts, asked: Asked) -> Option<bool> {
-    if asked.is_grpc && head.status == StatusCode::OK {
+fn told<R>(head: &Response<R>, asked: Asked) -> Option<bool> {
+    if asked.is_grpc && head.status() == StatusCode::OK {
         // Not in the head: it comes with the trailers.
-        return grpc_success(&head.headers);
+        return grpc_success(head.headers());
     }
-    Some(!head.status.is_client_error() && !head.status.is_server_error())
+    Some(!head.status().is_client_error() && !head.status().is_server_error())
 }
 
 /// Whether these headers or trailers end a gRPC call with success; `None` if they do not end it.
@@ -81,17 +81,17 @@ pub(super) fn grpc_success(headers: &HeaderMap) -> Option<bool> {
         .map(|status| status.as_bytes() == b"0")
 }
 
-fn blame_the_pool(head: &mut response::Parts, asked: Asked) {
+fn blame_the_pool<R>(head: &mut Response<R>, asked: Asked) {
     if asked.is_grpc
-        && let Some(status) = head.headers.get_mut(GRPC_STATUS)
+        && let Some(status) = head.headers_mut().get_mut(GRPC_STATUS)
     {
         // UNKNOWN or INTERNAL becomes UNAVAILABLE.
         if matches!(status.as_bytes(), b"2" | b"13") {
             *status = HeaderValue::from_static("14");
         }
-    } else if head.status == StatusCode::INTERNAL_SERVER_ERROR {
-        head.status = StatusCode::SERVICE_UNAVAILABLE;
-        head.headers
+    } else if head.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        *head.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        head.headers_mut()
             .entry(RETRY_AFTER)
             .or_insert(HeaderValue::from_static("1"));
     }
@@ -101,7 +101,6 @@ fn blame_the_pool(head: &mut response::Parts, asked: Asked) {
 mod tests {
     use std::convert::Infallible;
 
-    use http::Response;
     use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
     use super::*;
@@ -154,6 +153,25 @@ mod tests {
 
     fn grpc_status(response: &Response<ScopeBody<&str>>) -> String {
         String::from_utf8_lossy(response.headers()[GRPC_STATUS].as_bytes()).into_owned()
+    }
+
+    #[test]
+    fn what_has_no_body_is_known_from_method_and_status() {
+        let asked = |method| Asked::of(&Request::builder().method(method).body(()).unwrap());
+        for (method, status, expected) in [
+            (Method::GET, 101, true),
+            (Method::GET, 204, true),
+            (Method::GET, 304, true),
+            (Method::HEAD, 200, true),
+            (Method::CONNECT, 200, true),
+            (Method::CONNECT, 502, false),
+            (Method::GET, 200, false),
+            (Method::GET, 404, false),
+        ] {
+            let code = StatusCode::from_u16(status).expect("a valid status");
+            let seen = has_no_body(code, asked(method.clone()));
+            assert_eq!(seen, expected, "{method} {status}");
+        }
     }
 
     #[tokio::test]

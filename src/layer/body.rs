@@ -51,12 +51,12 @@ pin_project! {
 }
 
 impl<R> ScopeBody<R> {
-    pub(super) fn new(inner: R, account: Account, head: Head) -> Self {
-        Self::of(Some(inner), Some(account), head)
+    pub(super) fn new(inner: R, account: Option<Account>, head: Head) -> Self {
+        Self::of(Some(inner), account, head)
     }
 
     pub(super) fn passing(inner: R) -> Self {
-        Self::of(Some(inner), None, Head::default())
+        Self::new(inner, None, Head::default())
     }
 
     fn of(inner: Option<R>, account: Option<Account>, head: Head) -> Self {

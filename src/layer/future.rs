@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::Response;
 use pin_project_lite::pin_project;
@@ -69,7 +69,7 @@ where
         let Some(inner) = this.inner.as_pin_mut() else {
             return Poll::Pending;
         };
-        let Some((account, _)) = this.account.as_ref() else {
+        let Some((account, asked)) = this.account.as_ref() else {
             return inner
                 .poll(cx)
                 .map_ok(|response| response.map(ScopeBody::passing));
@@ -79,21 +79,16 @@ where
             let _entered = account.scope().enter();
             inner.poll(cx)
         };
-        let answered = ready!(polled);
-        let account = this.account.take();
-        match (answered, account) {
-            (Ok(response), Some((account, asked))) => {
-                let (mut head, body) = response.into_parts();
-                let read = answer::read(&mut head, asked, &account);
-                let body = ScopeBody::new(body, account, read);
-                Poll::Ready(Ok(Response::from_parts(head, body)))
-            }
-            (Ok(response), None) => Poll::Ready(Ok(response.map(ScopeBody::passing))),
-            (Err(error), account) => {
-                if let Some((account, _)) = account {
-                    account.end(Outcome::Errored);
-                }
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                account.end(Outcome::Errored);
                 Poll::Ready(Err(error))
+            }
+            Poll::Ready(Ok(mut response)) => {
+                let head = answer::read(&mut response, *asked, account);
+                let account = this.account.take().map(|(account, _)| account);
+                Poll::Ready(Ok(response.map(|body| ScopeBody::new(body, account, head))))
             }
         }
     }

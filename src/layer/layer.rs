@@ -19,7 +19,7 @@ use crate::monitor::Monitor;
 ///
 /// # Cost
 /// At [`Detail::Off`](crate::Detail::Off) one atomic load for a request. Otherwise two or three
-/// small allocations, and two clock reads for each poll of the response and of its body.
+/// small allocations, and one clock read for each poll of the response and of its body.
 ///
 /// # Examples
 /// ```

@@ -3,11 +3,10 @@
 //! Whatever a client can choose freely never becomes a name: neither a raw path, nor a method of its
 //! own invention, nor an id with characters that do not belong in a log.
 
-use std::hash::{DefaultHasher, Hasher};
-
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::layer::RouteOf;
+use crate::site::text;
 
 /// Where the route is found unless the user says otherwise.
 pub(super) const DEFAULT: RouteOf = matched_path;
@@ -120,20 +119,7 @@ pub(super) fn request_id(headers: &HeaderMap, name: &HeaderName) -> Option<Strin
         .get(name)
         .map(http::HeaderValue::as_bytes)
         .filter(|id| !id.is_empty())
-        .map(harmless)
-}
-
-/// To be replaced by `site::text::request_id`, which follows the same rule.
-fn harmless(id: &[u8]) -> String {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    match std::str::from_utf8(id) {
-        Ok(text) if id.len() <= 64 && id.iter().all(is_plain) => text.to_owned(),
-        _ => {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(id);
-            format!("{:016x}", hasher.finish())
-        }
-    }
+        .map(text::request_id)
 }
 
 #[cfg(test)]
@@ -227,7 +213,8 @@ mod tests {
             &[b'a'; 65],
         ] {
             let shown = id_of(odd).expect("an id");
-            assert!(shown.len() == 16 && shown.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            let digits = shown.strip_prefix('#').expect("the mark of a hash");
+            assert!(digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         }
     }
 }

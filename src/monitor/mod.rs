@@ -4,20 +4,25 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod exhaustion;
 mod scan;
+mod stall;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use dashmap::DashMap;
+
+use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold};
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
-    SpanInfo, Waiter, Waiting,
+    Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
 use crate::scope::{Counters, Outcome, RequestCounts, Scope};
@@ -54,6 +59,9 @@ struct Inner {
     started: OnceLock<()>,
     stops: Mutex<Stops>,
     requests: Counters,
+    /// Requests under way, for whatever blocks the runtime without holding anything.
+    scopes: DashMap<u64, Scope>,
+    exhaustion: Mutex<Exhaustion>,
 }
 
 /// What can be changed while running.
@@ -63,6 +71,18 @@ struct Settings {
     threshold: Threshold,
     /// How many leak checks are alive: they need at least [`Detail::Location`].
     checks: u32,
+    /// An exhaustion raised the detail until then.
+    escalated: Option<Moment>,
+}
+
+impl Settings {
+    fn effective(&self) -> Detail {
+        match self.detail {
+            Detail::Location if self.escalated.is_some() => Detail::Backtrace,
+            Detail::Off if self.checks > 0 => Detail::Location,
+            detail => detail,
+        }
+    }
 }
 
 impl Drop for Inner {
@@ -88,6 +108,7 @@ impl Monitor {
                 detail: config.get_detail(),
                 threshold: config.get_threshold(),
                 checks: 0,
+                escalated: None,
             }),
             detail: AtomicU8::new(config.get_detail() as u8),
             config,
@@ -98,6 +119,8 @@ impl Monitor {
             started: OnceLock::new(),
             stops: Mutex::default(),
             requests: Counters::default(),
+            scopes: DashMap::new(),
+            exhaustion: Mutex::default(),
         }))
     }
 
@@ -167,11 +190,14 @@ impl Monitor {
 
     /// The account of this moment. Judged by the same rules as findings, at any detail.
     pub fn report(&self) -> Report {
-        let stops = self.0.stops.lock().clone();
-        let snapshot = self
+        let now = Moment::now();
+        let snapshot = self.snapshot(now);
+        let runtime = self
             .0
             .registry
-            .snapshot(Moment::now(), &self.limits(), &stops);
+            .pools()
+            .iter()
+            .find_map(|pool| self.probe(pool, now));
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
             judge::holds(&snapshot.holders)
@@ -189,6 +215,7 @@ impl Monitor {
         Report {
             taken_at: SystemTime::now(),
             uptime: uptime(),
+            runtime,
             pools: snapshot.pools,
             groups,
             groups_left_out,
@@ -199,6 +226,11 @@ impl Monitor {
         }
     }
 
+    pub(crate) fn snapshot(&self, now: Moment) -> Snapshot {
+        let stops = self.0.stops.lock().clone();
+        self.0.registry.snapshot(now, &self.limits(), &stops)
+    }
+
     /// Hands every finding from now on to `sink` too.
     pub fn add_sink(&self, sink: impl FindingSink + 'static) {
         self.0.reporter.add_sink(Arc::new(sink));
@@ -207,10 +239,7 @@ impl Monitor {
     fn change(&self, change: impl FnOnce(&mut Settings)) {
         let mut settings = self.0.settings.lock();
         change(&mut settings);
-        let detail = match settings.detail {
-            Detail::Off if settings.checks > 0 => Detail::Location,
-            detail => detail,
-        };
+        let detail = settings.effective();
         self.0.detail.store(detail as u8, Ordering::Relaxed);
         drop(settings);
         self.0.watchdog.wake_now();
@@ -235,7 +264,14 @@ impl Monitor {
         self.0.requests.read()
     }
 
-    pub(crate) fn request_ended(&self, _scope: &Scope, outcome: Outcome) {
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_started(&self, scope: &Scope) {
+        self.0.scopes.insert(scope.id(), scope.clone());
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
+        self.0.scopes.remove(&scope.id());
         self.0.requests.count(outcome);
     }
 
@@ -314,6 +350,7 @@ impl Monitor {
         Limits {
             threshold: self.threshold(),
             idle_in_transaction: self.0.config.get_idle_in_transaction(),
+            grace: self.0.config.get_grace(),
         }
     }
 }

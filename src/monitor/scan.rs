@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Inner, Monitor};
 use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
+use crate::finding::Kind;
 use crate::judge;
 use crate::watchdog::{Next, Stop, Watchdog};
 
@@ -21,19 +22,31 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     let monitor = Monitor(inner);
     let registry = &monitor.0.registry;
-    if registry.is_quiet() && !registry.pools().iter().any(|pool| pool.is_closing()) {
+    monitor.deescalate(Moment::now());
+    if registry.is_quiet()
+        && !monitor.is_exhausted()
+        && !registry.pools().iter().any(|pool| pool.is_closing())
+    {
         return Next::Rest;
     }
     let config = &monitor.0.config;
     let now = Moment::now();
-    let stops = monitor.0.stops.lock().clone();
-    let snapshot = registry.snapshot(now, &monitor.limits(), &stops);
+    let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
+    let stalled = match verdict.claims.is_empty() {
+        true => None,
+        false => registry
+            .pools()
+            .iter()
+            .find_map(|pool| monitor.probe(pool, now)),
+    };
     let claims: Vec<_> = verdict
         .claims
         .into_iter()
         .filter(|claim| everything || claim.kind.always_speaks())
+        // While nothing can run, nothing can be given back.
+        .filter(|claim| stalled.is_none() || claim.kind != Kind::OutlivedRequest)
         .collect();
 
     let mut door = monitor.0.door.lock();
@@ -46,13 +59,18 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     // After the claims: a holder that ended in the meantime is among these.
     let returned = door.returned(registry.take_ended(), &snapshot);
     drop(door);
-    for finding in [shown.findings, closings.findings, returned]
+    for mut finding in [shown.findings, closings.findings, returned]
         .into_iter()
         .flatten()
     {
+        if stalled.is_some() {
+            finding.runtime.clone_from(&stalled);
+            finding.remedy = None;
+        }
         monitor.0.reporter.say(finding);
     }
-    let next = [verdict.next, shown.next, closings.next]
+    let waits = monitor.scan_waits(&snapshot, now);
+    let next = [verdict.next, shown.next, closings.next, waits]
         .into_iter()
         .flatten()
         .min()

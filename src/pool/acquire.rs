@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
+use std::task::Context;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -17,7 +18,7 @@ use super::connection::PoolConnection;
 use super::transaction::Transaction;
 use super::{CallSite, Pool};
 use crate::clock::Moment;
-use crate::registry::HolderKind;
+use crate::registry::{HolderKind, Waiting};
 use crate::scope::Scope;
 
 impl<DB: Database> Pool<DB> {
@@ -33,35 +34,60 @@ impl<DB: Database> Pool<DB> {
         let since = Moment::now();
         let mut acquire = pin!(self.raw.acquire());
         let mut polls = 0_u32;
-        let mut waiting = None;
+        let mut waiting: Option<Waiting> = None;
+        let register = || {
+            self.monitor
+                .wait(&self.record, kind, self.policy, site, since)
+        };
         let granted = poll_fn(|cx| {
-            let poll = acquire.as_mut().poll(cx);
-            if poll.is_pending() {
-                polls = polls.saturating_add(1);
-                // With sqlx's ping every acquire is pending once: a waiter is one that found the
-                // pool full, or is still pending at its second poll.
-                if waiting.is_none() && (polls > 1 || self.record.is_full()) {
-                    waiting = Some(
-                        self.monitor
-                            .wait(&self.record, kind, self.policy, site, since),
-                    );
-                }
+            if let Some(waiting) = &waiting {
+                let mut cx = Context::from_waker(waiting.waker(cx.waker()));
+                return acquire.as_mut().poll(&mut cx);
             }
-            poll
+            let poll = acquire.as_mut().poll(cx);
+            if poll.is_ready() {
+                return poll;
+            }
+            polls = polls.saturating_add(1);
+            // With sqlx's ping every acquire is pending once: a waiter is one that found the pool
+            // full, or is still pending at its second poll.
+            if polls == 1 && !self.record.is_full() {
+                return poll;
+            }
+            let waiting = waiting.insert(register());
+            // Again, so that what it waits for wakes it through us.
+            let mut cx = Context::from_waker(waiting.waker(cx.waker()));
+            acquire.as_mut().poll(&mut cx)
         })
         .await;
-        drop(waiting);
+        if let Some(waiting) = &mut waiting {
+            waiting.over = true;
+        }
         match granted {
-            Ok(raw) => Ok(self.grant(raw, kind, site, Moment::now().since(since))),
+            Ok(raw) => {
+                drop(waiting);
+                Ok(self.grant(raw, kind, site, Moment::now().since(since)))
+            }
             Err(error) => {
-                if matches!(error, Error::PoolTimedOut)
-                    && let Some(scope) = Scope::current()
-                {
-                    scope.note_acquire_timeout();
-                }
+                self.failed(waiting.unwrap_or_else(register), &error);
                 Err(error)
             }
         }
+    }
+
+    /// Notes that the pool failed somebody. A closed pool did what it was told to.
+    fn failed(&self, mut waiting: Waiting, error: &Error) {
+        waiting.over = true;
+        if matches!(error, Error::PoolClosed) {
+            return;
+        }
+        let timed_out = matches!(error, Error::PoolTimedOut);
+        if timed_out && let Some(scope) = Scope::current() {
+            scope.note_acquire_timeout();
+        }
+        // Still registered: it is one of those who waited when the pool failed.
+        self.monitor
+            .acquire_failed(&self.record, waiting.view(), timed_out, error);
     }
 
     pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {

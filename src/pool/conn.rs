@@ -64,6 +64,15 @@ impl<DB: Database> Conn<DB> {
         self.checkout().lease.cell()
     }
 
+    /// For the executor: a statement follows, directly called from that line if it is known.
+    pub(super) fn used_by(&self, by: Option<CallSite>) -> Arc<Cell> {
+        let cell = self.cell();
+        if let Some(by) = by {
+            cell.borrowed(by);
+        }
+        Arc::clone(cell)
+    }
+
     pub(super) fn monitor(&self) -> &Monitor {
         &self.monitor
     }

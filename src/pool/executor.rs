@@ -3,148 +3,401 @@
 //! Responsible for `&mut Conn`, `&mut PoolConnection`, `&mut Transaction` and `&Pool`. One impl per
 //! database for the guards: a generic one overflows the trait solver in users' code (E0275), which
 //! is why sqlx has none for its own guards.
+//!
+//! Every method is written out, also where sqlx has a default, and is `#[track_caller]`: so a direct
+//! call (`conn.execute("…")`) is seen with its line. Called through a query (`query.execute(conn)`),
+//! the caller is sqlx, and [`user`] says that there is no line.
 
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use sqlx::{Database, Describe, Either, Error, Execute, Executor, SqlStr};
 
 use super::Pool;
 use super::conn::Conn;
-use super::flight::{Answer, Rows, Told, tell};
+use super::flight::{Answer, Results, Rows, Told, tell};
 use super::transaction::DoomedTransaction;
 use crate::registry::HolderKind;
+use crate::site::CallSite;
 
-type Results<'e, DB> =
-    BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, Error>>;
+/// The calling line, when it is the user's own.
+#[track_caller]
+fn user() -> Option<CallSite> {
+    Some(CallSite::caller()).filter(|site| !site.is_between())
+}
 
-/// The executor of every guard, once.
-mod seen {
-    use super::*;
+/// What sqlx's default methods make of the results: the counts alone.
+fn counts<'e, DB: Database>(
+    results: Results<'e, DB>,
+) -> BoxStream<'e, Result<DB::QueryResult, Error>> {
+    results.try_filter_map(async |step| Ok(step.left())).boxed()
+}
 
-    pub(super) fn fetch_many<'e, 'q: 'e, DB: Database, E>(
-        conn: &'e mut Conn<DB>,
-        query: E,
-    ) -> Results<'e, DB>
+/// What sqlx's default methods make of the results: the rows alone.
+fn rows<'e, DB: Database>(results: Results<'e, DB>) -> BoxStream<'e, Result<DB::Row, Error>> {
+    results
+        .try_filter_map(async |step| Ok(step.right()))
+        .boxed()
+}
+
+/// The one row that there must be.
+fn one<'e, R: Send + 'e>(
+    row: BoxFuture<'e, Result<Option<R>, Error>>,
+) -> BoxFuture<'e, Result<R, Error>> {
+    Box::pin(row.and_then(async |row| row.ok_or(Error::RowNotFound)))
+}
+
+/// What an executor does, once for all guards and once for the pool.
+trait Seen<'c, DB: Database>: Sized + Send {
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
     where
-        E: 'q + Execute<'q, DB>,
-        &'e mut DB::Connection: Executor<'e, Database = DB>,
-    {
-        if conn.conduct.doomed {
-            return Box::pin(futures_util::stream::once(async {
-                Err(DoomedTransaction::error())
-            }));
-        }
-        let cell = conn.cell().clone();
-        let query = Told::new(query, &cell, conn.monitor());
-        Box::pin(Rows::<DB>::new(conn.raw_mut().fetch_many(query), &cell))
-    }
+        'c: 'e,
+        E: 'q + Execute<'q, DB>;
 
-    pub(super) fn fetch_optional<'e, 'q: 'e, DB: Database, E>(
-        conn: &'e mut Conn<DB>,
+    fn optional<'e, 'q: 'e, E>(
+        self,
         query: E,
+        by: Option<CallSite>,
     ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
     where
-        E: 'q + Execute<'q, DB>,
-        &'e mut DB::Connection: Executor<'e, Database = DB>,
-    {
-        if conn.conduct.doomed {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        let cell = conn.cell().clone();
-        let query = Told::new(query, &cell, conn.monitor());
-        Box::pin(Answer::new(conn.raw_mut().fetch_optional(query), &cell))
-    }
+        'c: 'e,
+        E: 'q + Execute<'q, DB>;
 
-    pub(super) fn prepare_with<'e, DB: Database>(
-        conn: &'e mut Conn<DB>,
+    fn prepared<'e>(
+        self,
         sql: SqlStr,
         parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
     ) -> BoxFuture<'e, Result<DB::Statement, Error>>
     where
-        &'e mut DB::Connection: Executor<'e, Database = DB>,
-    {
-        if conn.conduct.doomed {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        let cell = conn.cell().clone();
-        tell::<DB>(&sql, &cell, conn.monitor());
-        Box::pin(Answer::new(
-            conn.raw_mut().prepare_with(sql, parameters),
-            &cell,
-        ))
-    }
+        'c: 'e;
 
-    pub(super) fn describe<'e, DB: Database>(
-        conn: &'e mut Conn<DB>,
+    fn described<'e>(
+        self,
         sql: SqlStr,
+        by: Option<CallSite>,
     ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
     where
-        &'e mut DB::Connection: Executor<'e, Database = DB>,
+        'c: 'e;
+}
+
+impl<'c, DB: Database> Seen<'c, DB> for &'c mut Conn<DB>
+where
+    for<'a> &'a mut DB::Connection: Executor<'a, Database = DB>,
+{
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
     {
-        if conn.conduct.doomed {
+        if self.conduct.doomed {
+            let doomed = std::future::ready(Err(DoomedTransaction::error()));
+            return Box::pin(futures_util::stream::once(doomed));
+        }
+        let cell = self.used_by(by);
+        let query = Told::new(query, &cell, self.monitor());
+        Box::pin(Rows::<DB>::new(self.raw_mut().fetch_many(query), &cell))
+    }
+
+    fn optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        if self.conduct.doomed {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
-        let cell = conn.cell().clone();
-        tell::<DB>(&sql, &cell, conn.monitor());
-        Box::pin(Answer::new(conn.raw_mut().describe(sql), &cell))
+        let cell = self.used_by(by);
+        let query = Told::new(query, &cell, self.monitor());
+        Box::pin(Answer::new(self.raw_mut().fetch_optional(query), &cell))
+    }
+
+    fn prepared<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'c: 'e,
+    {
+        if self.conduct.doomed {
+            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        let cell = self.used_by(by);
+        tell::<DB>(&sql, &cell, self.monitor());
+        let prepared = self.raw_mut().prepare_with(sql, parameters);
+        Box::pin(Answer::new(prepared, &cell))
+    }
+
+    fn described<'e>(
+        self,
+        sql: SqlStr,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'c: 'e,
+    {
+        if self.conduct.doomed {
+            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        let cell = self.used_by(by);
+        tell::<DB>(&sql, &cell, self.monitor());
+        Box::pin(Answer::new(self.raw_mut().describe(sql), &cell))
     }
 }
 
-macro_rules! executor {
-    ($db:ty, $guard:ty, $conn:expr) => {
-        impl<'c> Executor<'c> for &'c mut $guard {
-            type Database = $db;
+impl<'p, DB: Database> Seen<'p, DB> for &Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.clone();
+        Box::pin(async_stream::try_stream! {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut results = (&mut conn).many(query, None);
+            while let Some(result) = results.try_next().await? {
+                yield result;
+            }
+        })
+    }
 
-            fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Results<'e, $db>
+    fn optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).optional(query, None).await
+        })
+    }
+
+    fn prepared<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).prepared(sql, parameters, None).await
+        })
+    }
+
+    fn described<'e>(
+        self,
+        sql: SqlStr,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).described(sql, None).await
+        })
+    }
+}
+
+/// The methods of `Executor`, from four that are given: `$self.many`, `.optional`, `.prepared` and
+/// `.described`, each with the calling line.
+macro_rules! methods {
+    ($c:lifetime, $db:ty) => {
+        type Database = $db;
+
+        #[track_caller]
+        fn execute<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxFuture<'e, Result<<$db as Database>::QueryResult, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            Box::pin(counts::<$db>(self.many(query, user())).try_collect())
+        }
+
+        #[track_caller]
+        fn execute_many<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxStream<'e, Result<<$db as Database>::QueryResult, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            counts::<$db>(self.many(query, user()))
+        }
+
+        #[track_caller]
+        fn fetch<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxStream<'e, Result<<$db as Database>::Row, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            rows::<$db>(self.many(query, user()))
+        }
+
+        #[track_caller]
+        fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Results<'e, $db>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            self.many(query, user())
+        }
+
+        #[track_caller]
+        fn fetch_all<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxFuture<'e, Result<Vec<<$db as Database>::Row>, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            Box::pin(rows::<$db>(self.many(query, user())).try_collect())
+        }
+
+        #[track_caller]
+        fn fetch_one<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxFuture<'e, Result<<$db as Database>::Row, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            one(self.optional(query, user()))
+        }
+
+        #[track_caller]
+        fn fetch_optional<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> BoxFuture<'e, Result<Option<<$db as Database>::Row>, Error>>
+        where
+            $c: 'e,
+            E: 'q + Execute<'q, $db>,
+        {
+            self.optional(query, user())
+        }
+
+        #[track_caller]
+        fn prepare<'e>(
+            self,
+            sql: SqlStr,
+        ) -> BoxFuture<'e, Result<<$db as Database>::Statement, Error>>
+        where
+            $c: 'e,
+        {
+            self.prepared(sql, &[], user())
+        }
+
+        #[track_caller]
+        fn prepare_with<'e>(
+            self,
+            sql: SqlStr,
+            parameters: &'e [<$db as Database>::TypeInfo],
+        ) -> BoxFuture<'e, Result<<$db as Database>::Statement, Error>>
+        where
+            $c: 'e,
+        {
+            self.prepared(sql, parameters, user())
+        }
+
+        #[track_caller]
+        fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<$db>, Error>>
+        where
+            $c: 'e,
+        {
+            self.described(sql, user())
+        }
+    };
+}
+
+macro_rules! executor {
+    ($feature:literal, $db:ty) => {
+        #[cfg(feature = $feature)]
+        impl<'c> Executor<'c> for &'c mut Conn<$db> {
+            methods!('c, $db);
+        }
+        #[cfg(feature = $feature)]
+        executor!($db, super::PoolConnection<$db>);
+        #[cfg(feature = $feature)]
+        executor!($db, super::Transaction<'_, $db>);
+    };
+    ($db:ty, $guard:ty) => {
+        impl<'c> Executor<'c> for &'c mut $guard {
+            methods!('c, $db);
+        }
+
+        impl<'c> Seen<'c, $db> for &'c mut $guard {
+            fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, $db>
             where
                 'c: 'e,
                 E: 'q + Execute<'q, $db>,
             {
-                let conn: fn(Self) -> &'c mut Conn<$db> = $conn;
-                seen::fetch_many(conn(self), query)
+                self.executor().many(query, by)
             }
 
-            fn fetch_optional<'e, 'q: 'e, E>(
+            fn optional<'e, 'q: 'e, E>(
                 self,
                 query: E,
+                by: Option<CallSite>,
             ) -> BoxFuture<'e, Result<Option<<$db as Database>::Row>, Error>>
             where
                 'c: 'e,
                 E: 'q + Execute<'q, $db>,
             {
-                let conn: fn(Self) -> &'c mut Conn<$db> = $conn;
-                seen::fetch_optional(conn(self), query)
+                self.executor().optional(query, by)
             }
 
-            fn prepare_with<'e>(
+            fn prepared<'e>(
                 self,
                 sql: SqlStr,
                 parameters: &'e [<$db as Database>::TypeInfo],
+                by: Option<CallSite>,
             ) -> BoxFuture<'e, Result<<$db as Database>::Statement, Error>>
             where
                 'c: 'e,
             {
-                let conn: fn(Self) -> &'c mut Conn<$db> = $conn;
-                seen::prepare_with(conn(self), sql, parameters)
+                self.executor().prepared(sql, parameters, by)
             }
 
-            fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<$db>, Error>>
+            fn described<'e>(
+                self,
+                sql: SqlStr,
+                by: Option<CallSite>,
+            ) -> BoxFuture<'e, Result<Describe<$db>, Error>>
             where
                 'c: 'e,
             {
-                let conn: fn(Self) -> &'c mut Conn<$db> = $conn;
-                seen::describe(conn(self), sql)
+                self.executor().described(sql, by)
             }
         }
-    };
-    ($feature:literal, $db:ty) => {
-        #[cfg(feature = $feature)]
-        executor!($db, Conn<$db>, |conn| conn);
-        #[cfg(feature = $feature)]
-        executor!($db, super::PoolConnection<$db>, |guard| guard.executor());
-        #[cfg(feature = $feature)]
-        executor!($db, super::Transaction<'_, $db>, |guard| guard.executor());
     };
 }
 
@@ -157,61 +410,5 @@ impl<'p, DB: Database> Executor<'p> for &'_ Pool<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    type Database = DB;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Results<'e, DB>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        let pool = self.clone();
-        Box::pin(async_stream::try_stream! {
-            let mut conn = pool.checkout(HolderKind::Statement, None).await?;
-            let mut results = seen::fetch_many(&mut conn, query);
-            while let Some(result) = results.try_next().await? {
-                yield result;
-            }
-        })
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(
-        self,
-        query: E,
-    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, None).await?;
-            seen::fetch_optional(&mut conn, query).await
-        })
-    }
-
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [DB::TypeInfo],
-    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, None).await?;
-            seen::prepare_with(&mut conn, sql, parameters).await
-        })
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, None).await?;
-            seen::describe(&mut conn, sql).await
-        })
-    }
+    methods!('p, DB);
 }

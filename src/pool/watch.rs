@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use sqlx::Database;
+use sqlx::{ConnectOptions as _, Connection as _, Database};
 
 use super::Pool;
 use crate::monitor::Monitor;
-use crate::registry::{Gauges, Policy, PoolRecord};
+use crate::registry::{Attempt, Gauges, Policy, PoolRecord};
 use crate::site::sql::Dialect;
 
 impl Monitor {
@@ -85,6 +85,21 @@ impl<DB: Database> Gauges for SqlxGauges<DB> {
 
     fn acquire_timeout(&self) -> Duration {
         self.0.options().get_acquire_timeout()
+    }
+
+    fn attempt(&self) -> Attempt {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let options = self.0.connect_options();
+        Box::pin(async move {
+            match tokio::time::timeout(LIMIT, options.connect()).await {
+                Ok(Ok(connection)) => {
+                    let _ = tokio::time::timeout(LIMIT, connection.close()).await;
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {LIMIT:?}")),
+            }
+        })
     }
 }
 

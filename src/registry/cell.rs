@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
+use super::holder::{Activity, Holder, HolderId, HolderKind, Owner, Phase, ScopeInfo, SpanInfo};
 use super::pool::{Policy, PoolRecord};
 use super::snapshot::Limits;
 use crate::clock::{Moment, Stops};
@@ -28,6 +28,7 @@ pub(crate) struct Cell {
     stack: Option<Stack>,
     pub(crate) scope: Option<Scope>,
     task: Option<tokio::task::Id>,
+    owner: Owner,
     span: Option<SpanInfo>,
     live: Mutex<Live>,
 }
@@ -112,6 +113,7 @@ impl Cell {
             task,
             span,
         } = begun;
+        let owner = Owner::current(scope.as_ref());
         Self {
             id,
             pool,
@@ -123,6 +125,7 @@ impl Cell {
             stack,
             scope,
             task,
+            owner,
             span,
             live: Mutex::new(Live {
                 borrowed_by: None,
@@ -363,12 +366,23 @@ impl Cell {
             activity_running_for: stops.running_between(live.since, until),
             pool_id: self.pool.id,
             idle_limit: limits.idle_in_transaction.map(|limit| limit.min(threshold)),
+            scope_ended_for: self
+                .scope
+                .as_ref()
+                .and_then(Scope::ended)
+                .map(|(ended, _)| stops.running_between(ended, until)),
+            grace: self
+                .scope
+                .as_ref()
+                .and_then(Scope::grace)
+                .unwrap_or(limits.grace),
+            owner: Some(self.owner),
             polled_ago: self
                 .scope
                 .as_ref()
                 .and_then(|scope| match scope.in_poll_since() {
                     Some(_) => Some(Duration::ZERO),
-                    None => scope.last_poll_ended().map(|ended| now.since(ended)),
+                    None => scope.last_polled().map(|ended| now.since(ended)),
                 }),
         }
     }

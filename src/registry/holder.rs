@@ -4,8 +4,11 @@
 //! one lives: see `cell`.
 
 use std::fmt;
+// A static, which loom's atomics cannot be.
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::scope::Scope;
 use crate::site::{Location, Stack};
 
 /// Names one checkout within its monitor.
@@ -121,6 +124,33 @@ pub struct SpanInfo {
     pub id: u64,
 }
 
+/// Who has to go on for a checkout to end: its scope, else its task, else the thread that blocks on
+/// a future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Owner {
+    Scope(u64),
+    Task(tokio::task::Id),
+    Thread(u64),
+}
+
+impl Owner {
+    /// Whoever runs here.
+    pub(crate) fn current(scope: Option<&Scope>) -> Self {
+        thread_local! {
+            static THREAD: u64 = {
+                static NEXT: AtomicU64 = AtomicU64::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            };
+        }
+        match (scope, tokio::task::try_id()) {
+            (Some(scope), _) => Owner::Scope(scope.id()),
+            (None, Some(task)) => Owner::Task(task),
+            // While the thread is being torn down its number is gone.
+            (None, None) => Owner::Thread(THREAD.try_with(|id| *id).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
 /// A copy of what is known of one live checkout.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
@@ -210,6 +240,14 @@ pub struct Holder {
     /// The limit for a transaction known to be idle.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) idle_limit: Option<Duration>,
+    /// How long ago its scope ended, without the time the process stood still, and how long after
+    /// that a checkout may stay out.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) scope_ended_for: Option<Duration>,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) grace: Duration,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) owner: Option<Owner>,
     /// How long ago its scope was last polled; zero while it is being polled.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) polled_ago: Option<Duration>,
@@ -219,5 +257,15 @@ impl Holder {
     /// Idle, in a transaction, and both for certain.
     pub fn is_idle_in_transaction(&self) -> bool {
         self.in_transaction && matches!(self.activity, Activity::Idle { .. })
+    }
+
+    /// No statement runs on it: it waits for its owner and not for the database. False where that
+    /// is not known.
+    pub(crate) fn waits_for_its_owner(&self) -> bool {
+        match self.activity {
+            Activity::Idle { .. } => true,
+            Activity::InFlight { .. } => self.parked,
+            Activity::Unknown { .. } => false,
+        }
     }
 }

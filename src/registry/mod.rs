@@ -24,9 +24,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
-pub(crate) use self::pool::{Closing, Gauges, Policy, PoolRecord};
+pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord};
 pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::totals::SiteTotal;
@@ -47,6 +48,8 @@ pub(crate) struct Registry {
     pools: Mutex<Vec<Weak<PoolRecord>>>,
     /// Holders that were reported and have come back since the last scan.
     ended: Mutex<Vec<Ended>>,
+    /// Waiters that gave up since the last scan: what they waited for may be worth saying.
+    gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
@@ -62,6 +65,7 @@ impl Registry {
             waiters: DashMap::new(),
             pools: Mutex::new(Vec::new()),
             ended: Mutex::new(Vec::new()),
+            gave_up: Mutex::default(),
             totals: Totals::new(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
@@ -96,11 +100,28 @@ impl Registry {
 
     /// Whether there is anything that could become overdue.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.holders.is_empty() && self.waiters.is_empty() && self.ended.lock().is_empty()
+        self.holders.is_empty()
+            && self.waiters.is_empty()
+            && self.ended.lock().is_empty()
+            && self.gave_up.lock().is_empty()
     }
 
     pub(crate) fn take_ended(&self) -> Vec<Ended> {
         std::mem::take(&mut *self.ended.lock())
+    }
+
+    /// Notes that a waiter was dropped before it was served.
+    fn gave_up(&self, waiter: Waiter) {
+        /// Between two scans; what does not fit tells no more than what does.
+        const KEPT: usize = 64;
+        let mut gave_up = self.gave_up.lock();
+        if gave_up.len() < KEPT {
+            gave_up.push(waiter);
+        }
+    }
+
+    pub(crate) fn take_gave_up(&self) -> Vec<Waiter> {
+        std::mem::take(&mut *self.gave_up.lock())
     }
 
     /// Notes that a finding speaks of this holder, so that its end is told too.

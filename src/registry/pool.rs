@@ -3,13 +3,16 @@
 //! Responsible for its name, its counters and its policies. Not responsible for its connections:
 //! sqlx keeps those, and is asked through [`Gauges`].
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What only the pool itself knows. Read at a moment of its own.
 pub(crate) trait Gauges: Send + Sync {
@@ -19,7 +22,12 @@ pub(crate) trait Gauges: Send + Sync {
     fn size(&self) -> u32;
     fn idle(&self) -> u32;
     fn acquire_timeout(&self) -> Duration;
+    /// Opens one connection beside the pool and closes it again, to hear what the server says.
+    fn attempt(&self) -> Attempt;
 }
+
+/// An attempt to connect: the server's own words when it fails.
+pub(crate) type Attempt = BoxFuture<'static, Result<(), String>>;
 
 /// How the checkouts of one handle of a pool are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,6 +61,24 @@ pub(crate) struct PoolRecord {
     in_progress: Mutex<Lows>,
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
+    probe: Mutex<Option<Probe>>,
+    /// When we last tried to connect, and what came of it.
+    attempted: Mutex<Option<(Moment, Option<String>)>>,
+}
+
+/// A task that was sent to the runtime and has not run yet.
+struct Probe {
+    sent: Moment,
+    ran: Arc<AtomicBool>,
+}
+
+/// Says that the probe ran, also when the runtime drops it at its end.
+struct Ran(Arc<AtomicBool>);
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl PoolRecord {
@@ -69,6 +95,8 @@ impl PoolRecord {
             closing: Mutex::default(),
             in_progress: Mutex::default(),
             runtime: Mutex::default(),
+            probe: Mutex::default(),
+            attempted: Mutex::default(),
         }
     }
 
@@ -89,6 +117,44 @@ impl PoolRecord {
 
     pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
         self.runtime.lock().clone()
+    }
+
+    /// Sends a probe to the runtime, unless one is under way; answers for how long that one has not
+    /// been run.
+    pub(crate) fn probe(&self, now: Moment) -> Duration {
+        let mut probe = self.probe.lock();
+        if let Some(sent) = probe
+            .as_ref()
+            .filter(|probe| !probe.ran.load(Ordering::Acquire))
+        {
+            return now.since(sent.sent);
+        }
+        let Some(runtime) = self.runtime() else {
+            return Duration::ZERO;
+        };
+        let ran = Arc::new(AtomicBool::new(false));
+        *probe = Some(Probe {
+            sent: now,
+            ran: Arc::clone(&ran),
+        });
+        let ran = Ran(ran);
+        runtime.spawn(async move { drop(ran) });
+        Duration::ZERO
+    }
+
+    /// Tries to connect beside the pool, unless that was done within `interval`; then answers what
+    /// came of it. `None`: it works, or cannot be tried.
+    pub(crate) async fn attempt(&self, interval: Duration) -> Option<String> {
+        let now = Moment::now();
+        if let Some((at, result)) = &*self.attempted.lock()
+            && now.since(*at) < interval
+        {
+            return result.clone();
+        }
+        let result = self.gauges.attempt().await.err();
+        let result = result.map(|error| text::escape_text(&error, 300).into_owned());
+        *self.attempted.lock() = Some((now, result.clone()));
+        result
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -149,6 +215,7 @@ impl PoolRecord {
     pub(crate) fn info(&self, now: Moment) -> PoolInfo {
         let raw = self.raw.lock();
         PoolInfo {
+            id: self.id,
             name: self.name.clone(),
             status: self.status(now),
             raw_handed_out: raw.sites().map(Location::from).collect(),
@@ -191,6 +258,8 @@ pub struct PoolStatus {
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PoolInfo {
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) id: u64,
     /// The name it was given.
     pub name: String,
     /// Its counters.

@@ -15,6 +15,7 @@ use crate::config::Threshold;
 pub(crate) struct Limits {
     pub(crate) threshold: Threshold,
     pub(crate) idle_in_transaction: Option<Duration>,
+    pub(crate) grace: Duration,
 }
 
 /// Everything that is known at one moment. Holders and waiters stand oldest first.
@@ -72,6 +73,7 @@ impl Default for Limits {
         Self {
             threshold: Threshold::Auto,
             idle_in_transaction: None,
+            grace: Duration::from_secs(1),
         }
     }
 }

@@ -4,15 +4,17 @@
 //! acquire waits: the pool's acquire future does that, because only it sees its polls.
 
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use super::holder::{HolderKind, ScopeInfo};
+use super::holder::{HolderKind, Owner, ScopeInfo};
 use super::pool::PoolRecord;
 use super::{Policy, Registry};
 use crate::clock::Moment;
 use crate::scope::Scope;
 use crate::site::{CallSite, Location, text};
-use crate::sync::atomic::Ordering;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A copy of what is known of one acquire that waits.
 #[derive(Clone, Debug)]
@@ -33,10 +35,28 @@ pub struct Waiter {
         serde(rename = "waited_ms", serialize_with = "crate::clock::json::millis")
     )]
     pub waited_for: Duration,
+    /// How long ago its future was last polled.
+    #[cfg_attr(
+        feature = "json",
+        serde(
+            rename = "last_polled_ago_ms",
+            serialize_with = "crate::clock::json::millis"
+        )
+    )]
+    pub last_polled_ago: Duration,
     /// The request or job it serves.
     pub scope: Option<ScopeInfo>,
+
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) pool_id: u64,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) owner: Option<Owner>,
+    /// How long ago it was woken, without having been polled since.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) woken_ago: Option<Duration>,
 }
 
+/// What is kept of an acquire while it waits.
 pub(super) struct WaiterCell {
     pub(super) pool: Arc<PoolRecord>,
     kind: HolderKind,
@@ -44,10 +64,40 @@ pub(super) struct WaiterCell {
     acquired_by: Option<CallSite>,
     since: Moment,
     scope: Option<Scope>,
+    owner: Owner,
+    spy: Arc<Spy>,
+}
+
+/// Passes wake-ups on, and remembers them: a waiter that was woken and is not polled has been
+/// granted a connection that nobody takes (A1).
+struct Spy {
+    task: Mutex<Option<Waker>>,
+    /// Zero, or when it was woken without having been polled since.
+    woken_at: AtomicU64,
+    polled_at: AtomicU64,
+}
+
+impl Wake for Spy {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken_at
+            .store(Moment::now().as_nanos(), Ordering::Relaxed);
+        // Not under the lock: a waker may run anything.
+        let task = self.task.lock().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
 }
 
 impl WaiterCell {
     pub(super) fn view(&self, now: Moment) -> Waiter {
+        let ago = |stamp: &AtomicU64| {
+            Moment::from_nanos(stamp.load(Ordering::Relaxed)).map(|at| now.since(at))
+        };
         Waiter {
             pool: self.pool.name.clone(),
             kind: self.kind,
@@ -57,10 +107,14 @@ impl WaiterCell {
                 .map(|label| text::escape_text(label, 100).into_owned()),
             acquired_by: self.acquired_by.map(Location::from),
             waited_for: now.since(self.since),
+            last_polled_ago: ago(&self.spy.polled_at).unwrap_or_default(),
             scope: self.scope.as_ref().map(|scope| ScopeInfo {
                 name: scope.name().to_string(),
                 request_id: scope.request_id().map(str::to_string),
             }),
+            pool_id: self.pool.id,
+            owner: Some(self.owner),
+            woken_ago: ago(&self.spy.woken_at),
         }
     }
 }
@@ -71,6 +125,9 @@ pub(crate) struct Waiting {
     registry: Arc<Registry>,
     cell: Arc<WaiterCell>,
     id: u64,
+    waker: Waker,
+    /// It came to an end of its own: granted or refused. Otherwise it gave up.
+    pub(crate) over: bool,
 }
 
 impl Registry {
@@ -84,13 +141,22 @@ impl Registry {
         since: Moment,
     ) -> Waiting {
         pool.waiting.fetch_add(1, Ordering::AcqRel);
+        let scope = Scope::current();
+        let spy = Arc::new(Spy {
+            task: Mutex::default(),
+            woken_at: AtomicU64::new(0),
+            polled_at: AtomicU64::new(Moment::now().as_nanos()),
+        });
+        let waker = Waker::from(Arc::clone(&spy));
         let cell = Arc::new(WaiterCell {
             pool: Arc::clone(pool),
             kind,
             policy,
             acquired_by,
             since,
-            scope: Scope::current(),
+            owner: Owner::current(scope.as_ref()),
+            scope,
+            spy,
         });
         let id = self.new_id();
         self.waiters.insert(id, Arc::clone(&cell));
@@ -98,7 +164,29 @@ impl Registry {
             registry: Arc::clone(self),
             cell,
             id,
+            waker,
+            over: false,
         }
+    }
+}
+
+impl Waiting {
+    /// The waker to wait with in place of that of the task, which is polling now.
+    pub(crate) fn waker(&self, task: &Waker) -> &Waker {
+        let spy = &self.cell.spy;
+        let now = Moment::now().as_nanos();
+        spy.polled_at.store(now, Ordering::Relaxed);
+        spy.woken_at.store(0, Ordering::Relaxed);
+        let mut known = spy.task.lock();
+        if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
+            *known = Some(task.clone());
+        }
+        &self.waker
+    }
+
+    /// A copy of what is known of it.
+    pub(crate) fn view(&self) -> Waiter {
+        self.cell.view(Moment::now())
     }
 }
 
@@ -106,5 +194,8 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.registry.waiters.remove(&self.id);
         self.cell.pool.waiting.fetch_sub(1, Ordering::AcqRel);
+        if !self.over {
+            self.registry.gave_up(self.view());
+        }
     }
 }

@@ -34,6 +34,8 @@ pub struct Report {
         serde(rename = "uptime_ms", serialize_with = "crate::clock::json::millis")
     )]
     pub uptime: Duration,
+    /// What blocks the runtime, when it does not run what it is given.
+    pub runtime: Option<String>,
     /// The pools, as watched.
     pub pools: Vec<PoolInfo>,
     /// The holders, one group per bug, oldest first.

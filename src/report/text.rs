@@ -207,6 +207,9 @@ impl fmt::Display for Report {
         if self.pools.is_empty() {
             return f.write_str("leaktrace: no pool is watched\n");
         }
+        if let Some(runtime) = &self.runtime {
+            writeln!(f, "leaktrace: runtime {runtime}")?;
+        }
         for pool in &self.pools {
             writeln!(
                 f,
@@ -246,6 +249,9 @@ impl Finding {
     pub(crate) fn body(&self, wait_for_names: bool) -> String {
         let mut text = status_line(&self.pool, &self.status, &self.waiters);
         text += "\n";
+        if let Some(runtime) = &self.runtime {
+            let _ = writeln!(text, "  runtime {runtime}");
+        }
         for cause in &self.causes {
             let _ = writeln!(text, "  {} {}: {}", cause.kind, cause.share, cause.detail);
         }
@@ -259,16 +265,31 @@ impl Finding {
 
     /// The holders it speaks of, grouped. A finding about one bug has one group.
     fn groups(&self) -> Vec<Group> {
-        let verdict = (self.kind, Some(self.id));
-        let verdicts = self
-            .holders
-            .iter()
-            .map(|holder| (holder.id, verdict))
-            .collect();
+        // These speak of the pool; of each holder only what is true of it.
+        let of_the_pool = matches!(self.kind, Kind::Exhausted | Kind::CloseBlocked);
+        let verdicts = if of_the_pool {
+            crate::judge::holds(&self.holders)
+                .claims
+                .iter()
+                .map(|claim| (claim.holder, (claim.kind, None)))
+                .collect()
+        } else {
+            let verdict = (self.kind, Some(self.id));
+            self.holders
+                .iter()
+                .map(|holder| (holder.id, verdict))
+                .collect()
+        };
         let mut groups = super::group(self.holders.clone(), &verdicts);
-        if let [group] = groups.as_mut_slice() {
+        if let ([group], false) = (groups.as_mut_slice(), of_the_pool) {
             group.count = usize::try_from(self.count).unwrap_or(usize::MAX);
             group.remedy.clone_from(&self.remedy);
+        }
+        if self.runtime.is_some() {
+            // While the runtime is blocked, no holder can go on: no advice for any.
+            for group in &mut groups {
+                group.remedy = None;
+            }
         }
         groups
     }

@@ -89,7 +89,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         drop(replace(self.outer.take()));
         if self.is_poll {
-            self.scope.0.polls.exit(Moment::now());
+            self.scope.0.polls.exit();
         }
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         assert!(unwound.is_err());
         assert_eq!(current_name().as_deref(), Some("outer"));
         assert_eq!(inner.in_poll_since(), None);
-        assert!(inner.last_poll_ended().is_some());
+        assert!(inner.last_polled().is_some());
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
             assert_eq!(current_name().as_deref(), Some("call"));
             assert_eq!(scope.in_poll_since(), None);
         }
-        assert_eq!(scope.last_poll_ended(), None);
+        assert_eq!(scope.last_polled(), None);
     }
 
     #[test]

@@ -246,9 +246,10 @@ impl Scope {
         self.0.polls.inside_since()
     }
 
-    /// When its latest poll returned; `None` before the first did.
-    pub(crate) fn last_poll_ended(&self) -> Option<Moment> {
-        self.0.polls.last_ended()
+    /// When its latest poll began; `None` before the first. What was used later than that has not
+    /// been followed by a poll.
+    pub(crate) fn last_polled(&self) -> Option<Moment> {
+        self.0.polls.latest()
     }
 
     /// Notes that the pool failed this scope.

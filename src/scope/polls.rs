@@ -1,7 +1,11 @@
-//! When a scope is being polled, and when it last was.
+//! Since when a scope is being polled, and when it last was.
 //!
 //! Responsible for two atomics that any thread may read at any time. Not responsible for what a
 //! late poll means: the judge compares them with the probe.
+//!
+//! The *beginning* of a poll is stamped, not its end: whatever a poll uses, it uses after it began.
+//! So a holder whose last use is later than the stamp has not been polled since, and one clock read
+//! a poll is enough to tell.
 
 use crate::clock::Moment;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +15,8 @@ pub(super) struct Polls {
     /// Low bits: how many threads are inside a poll. High bits: since when there has been one.
     /// One word, so that a poll that ends cannot wipe out the stamp of one that begins.
     inside: AtomicU64,
-    /// Zero before the first poll returned.
-    ended: AtomicU64,
+    /// When the latest poll began; zero before the first.
+    latest: AtomicU64,
 }
 
 /// Room for 1 023 polls at once, more than there are threads; the stamp is exact to a microsecond.
@@ -22,11 +26,12 @@ impl Polls {
     pub(super) fn new() -> Self {
         Self {
             inside: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
         }
     }
 
     pub(super) fn enter(&self, now: Moment) {
+        self.latest.store(now.as_nanos(), Ordering::Relaxed);
         let mut seen = self.inside.load(Ordering::Relaxed);
         loop {
             let next = if seen & COUNT == 0 {
@@ -46,9 +51,8 @@ impl Polls {
         }
     }
 
-    pub(super) fn exit(&self, now: Moment) {
+    pub(super) fn exit(&self) {
         self.inside.fetch_sub(1, Ordering::Relaxed);
-        self.ended.store(now.as_nanos(), Ordering::Relaxed);
     }
 
     pub(super) fn inside_since(&self) -> Option<Moment> {
@@ -59,8 +63,8 @@ impl Polls {
             .flatten()
     }
 
-    pub(super) fn last_ended(&self) -> Option<Moment> {
-        Moment::from_nanos(self.ended.load(Ordering::Relaxed))
+    pub(super) fn latest(&self) -> Option<Moment> {
+        Moment::from_nanos(self.latest.load(Ordering::Relaxed))
     }
 }
 
@@ -76,7 +80,7 @@ mod tests {
     fn nothing_is_known_before_the_first_poll() {
         let polls = Polls::new();
         assert_eq!(polls.inside_since(), None);
-        assert_eq!(polls.last_ended(), None);
+        assert_eq!(polls.latest(), None);
     }
 
     #[test]
@@ -84,11 +88,12 @@ mod tests {
         let polls = Polls::new();
         polls.enter(at(5));
         assert_eq!(polls.inside_since(), Some(at(5)));
-        polls.exit(at(7));
+        polls.exit();
         assert_eq!(polls.inside_since(), None);
-        assert_eq!(polls.last_ended(), Some(at(7)));
+        assert_eq!(polls.latest(), Some(at(5)));
         polls.enter(at(9));
         assert_eq!(polls.inside_since(), Some(at(9)), "the stamp is renewed");
+        assert_eq!(polls.latest(), Some(at(9)));
     }
 
     #[test]
@@ -97,10 +102,10 @@ mod tests {
         polls.enter(at(5));
         for start in 6..20 {
             polls.enter(at(start));
-            polls.exit(at(start + 1));
+            polls.exit();
         }
         assert_eq!(polls.inside_since(), Some(at(5)));
-        polls.exit(at(30));
+        polls.exit();
         assert_eq!(polls.inside_since(), None);
     }
 

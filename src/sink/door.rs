@@ -194,6 +194,7 @@ impl Door {
             pool: oldest.pool.clone(),
             status: status(snapshot, &oldest.pool),
             headline: headline(kind, &oldest.pool, oldest, count),
+            runtime: None,
             causes: Vec::new(),
             remedy: remedy(oldest),
             waiters: Vec::new(),
@@ -231,6 +232,7 @@ impl Door {
                 headline: headline(kind, &open.pool, &holder, open.count),
                 status: status(snapshot, &open.pool),
                 pool: open.pool,
+                runtime: None,
                 causes: Vec::new(),
                 remedy: None,
                 waiters: Vec::new(),
@@ -280,6 +282,7 @@ impl Door {
                     crate::clock::span(since),
                     headline(kind, &pool.name, oldest, holders.len() as u64)
                 ),
+                runtime: None,
                 causes: Vec::new(),
                 remedy: remedy(oldest),
                 waiters: Vec::new(),

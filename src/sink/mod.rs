@@ -4,10 +4,12 @@
 //! user's sinks and to the log (`voice`). Not responsible for what is found (`judge`).
 
 mod door;
+mod episode;
 mod reporter;
 mod voice;
 
 pub(crate) use self::door::Door;
+pub(crate) use self::episode::{Episodes, Stage};
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::voice::Voice;
 use crate::finding::Finding;

@@ -39,7 +39,7 @@ impl Voice {
                 line(finding, &body);
             } else {
                 self.hint();
-                eprintln!("leaktrace: {} {}\n{body}", finding.kind, finding.headline);
+                eprintln!("leaktrace: {}\n{body}", finding.headline);
             }
         });
     }

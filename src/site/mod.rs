@@ -94,4 +94,10 @@ impl CallSite {
     pub(crate) fn caller() -> Self {
         Self(panic::Location::caller())
     }
+
+    /// Whether the place lies in code that stands between the user's and ours: sqlx, or a shim of
+    /// the standard library. Such a place is never shown.
+    pub(crate) fn is_between(self) -> bool {
+        text::is_between(self.0.file())
+    }
 }

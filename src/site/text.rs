@@ -136,10 +136,11 @@ fn known_root(parts: &[&str]) -> Option<String> {
             .map(|tail| tail.join("/"))
     };
     // `/rustc/<hash>/library/…` and `…/lib/rustlib/src/rust/library/…`
-    if let Some(at) = find("library") {
-        if at > 0 && (parts[at - 1] == "rust" || (at > 1 && parts[at - 2] == "rustc")) {
-            return tail(at);
-        }
+    if let Some(at) = find("library")
+        && at > 0
+        && (parts[at - 1] == "rust" || (at > 1 && parts[at - 2] == "rustc"))
+    {
+        return tail(at);
     }
     // `…/registry/src/<index>/tower-0.5.2/src/…`
     if let Some(at) = find("registry").filter(|at| parts.get(at + 1) == Some(&"src")) {
@@ -152,6 +153,43 @@ fn known_root(parts: &[&str]) -> Option<String> {
         return Some(format!("{repository}/{inside}"));
     }
     None
+}
+
+/// The crates of sqlx: their files call our executors for the user.
+const SQLX: &[&str] = &[
+    "sqlx",
+    "sqlx-core",
+    "sqlx-postgres",
+    "sqlx-mysql",
+    "sqlx-sqlite",
+];
+
+/// Whether a file belongs to sqlx or to the standard library, wherever they were compiled.
+///
+/// A folder counts as sqlx's when it bears the name with a version (`sqlx-core-0.9.0`) or is the
+/// crate's own folder inside of a checkout of sqlx (`sqlx-core/src`): a user's `sqlx-helpers` is
+/// the user's, and so is a project folder that happens to be called `sqlx`.
+pub(crate) fn is_between(file: &str) -> bool {
+    let mut parts = file.split(['/', '\\']).peekable();
+    let mut rustc = false;
+    while let Some(part) = parts.next() {
+        if rustc || (part == "rust" && parts.peek() == Some(&"library")) {
+            return true;
+        }
+        rustc = part == "rustc";
+        if !part.starts_with("sqlx") {
+            continue;
+        }
+        let name = match has_version(part) {
+            true => part.rsplit_once('-').map_or(part, |(name, _)| name),
+            false if part == "sqlx" => continue,
+            false => part,
+        };
+        if SQLX.contains(&name) && parts.peek() == Some(&"src") {
+            return true;
+        }
+    }
+    false
 }
 
 fn below_root(parts: &[&str]) -> String {
@@ -271,6 +309,30 @@ mod tests {
             ("/", "(unknown)"),
         ] {
             assert_eq!(source_path(path), shown, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_sqlx_or_of_the_standard_library_is_told_from_a_users() {
+        for file in [
+            "/x/registry/src/index-hash/sqlx-core-0.9.0/src/query.rs",
+            "/x/vendor/sqlx-0.9.1/src/lib.rs",
+            "/h/.cargo/git/checkouts/sqlx-0a1b/9f8e/sqlx-postgres/src/connection/executor.rs",
+            r"C:\x\sqlx-mysql-0.9.0\src\x.rs",
+            "/rustc/0123/library/core/src/ops/function.rs",
+            "/h/toolchains/t/lib/rustlib/src/rust/library/core/src/x.rs",
+        ] {
+            assert!(is_between(file), "{file}");
+        }
+        for file in [
+            "src/repo.rs",
+            "/home/me/sqlx/src/main.rs",
+            "/home/me/sqlx-helpers/src/lib.rs",
+            "crates/sqlx-helpers-0.1/src/lib.rs",
+            "/home/me/rust/orders/src/main.rs",
+            "src/sqlx-core/query.rs",
+        ] {
+            assert!(!is_between(file), "{file}");
         }
     }
 

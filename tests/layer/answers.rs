@@ -34,6 +34,14 @@ pub(crate) fn app() -> Router {
         )
         .route("/declared", get(declared))
         .route("/declared-empty", get(declared_empty))
+        .route(
+            "/no-content-unasked",
+            get(|| unasked(StatusCode::NO_CONTENT)),
+        )
+        .route(
+            "/not-modified-unasked",
+            get(|| unasked(StatusCode::NOT_MODIFIED)),
+        )
         .route("/trailers", get(trailers))
         .route(
             "/upload",
@@ -66,6 +74,12 @@ async fn declared_empty() -> impl IntoResponse {
     ([(header::CONTENT_LENGTH, "0")], Body::from_stream(endless))
 }
 
+/// A body where none may be: the server drops it without a look.
+async fn unasked(status: StatusCode) -> impl IntoResponse {
+    let endless = stream::pending::<Result<Bytes, Infallible>>();
+    (status, Body::from_stream(endless))
+}
+
 async fn trailers() -> impl IntoResponse {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-checksum", "7".parse().expect("a header value"));
@@ -92,6 +106,8 @@ pub(crate) const REQUESTS: &[(&str, &str)] = &[
     ("HEAD /chunked", ""),
     ("GET /declared", ""),
     ("GET /declared-empty", ""),
+    ("GET /no-content-unasked", ""),
+    ("GET /not-modified-unasked", ""),
     ("GET /trailers", "te: trailers\r\n"),
     ("GET /trailers", ""),
     ("GET /nowhere", ""),

@@ -227,7 +227,9 @@ proptest! {
     #[test]
     fn a_masked_text_masks_to_itself((_, sql) in text()) {
         let once = mask_sql(&sql);
-        prop_assume!(!once.contains(['\\', '#', '`', '[', '…']) && !once.contains("--"));
-        prop_assert_eq!(mask_sql(&once), once);
+        // An escape, a fold or a cut is no SQL, and half a quoted name or bind is another one.
+        if !once.contains(":a(") && !once.contains(['\\', '#', '`', '[', '…']) && !once.contains("--") {
+            prop_assert_eq!(mask_sql(&once), once);
+        }
     }
 }

@@ -3,8 +3,9 @@
 //! Responsible for one question: may the pool trust what it knows of the connection after this text,
 //! or must it ask the server? Not responsible for what the text reads or writes.
 
-use super::lexer::{Kind, Lexer};
+use super::lexer::Lexer;
 use super::reading::{Dialect, Reading, readings};
+use super::token::Kind;
 
 /// What a text does to a transaction. [`Verb::Unknown`] is the answer to every doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Cuts a SQL text into tokens under one reading.
 //!
-//! over 400 lines because the rules of one tokenizer are read together.
-//!
 //! Responsible for where a token begins and ends, nothing else: it accepts any text, and every byte
 //! belongs to exactly one token. Not responsible for what a token means.
 //!
@@ -10,35 +8,7 @@
 //! beginning of the whole one.
 
 use super::reading::{Conditional, Reading};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Space,
-    Comment,
-    /// A keyword or an identifier without quotes.
-    Word,
-    Number,
-    /// A string of any form, prefix included.
-    Text,
-    /// `"…"`: a string or an identifier.
-    Double,
-    /// A quoted identifier: backticks or brackets.
-    Quoted,
-    /// A bind parameter.
-    Bind,
-    Semicolon,
-    /// Any other single character.
-    Mark,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Token {
-    pub(super) kind: Kind,
-    pub(super) start: usize,
-    pub(super) end: usize,
-    /// The text ended before the token did.
-    pub(super) open: bool,
-}
+use super::token::{Kind, Token, is_space};
 
 /// Whether a string that follows would continue a string with escapes, and so have them too.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,10 +34,6 @@ pub(super) struct Lexer<'a> {
 
 /// Longest bind number shown: PostgreSQL allows 65535 of them. A longer one is taken for a value.
 const BIND_DIGITS: usize = 5;
-
-pub(super) fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r' | 0)
-}
 
 fn starts_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
@@ -221,11 +187,12 @@ impl<'a> Lexer<'a> {
 
     /// A bind parameter, a dollar string or an identifier, each of which `$`, `:` or `@` may begin.
     fn sign(&mut self, start: usize, sign: u8) -> (Kind, usize, bool) {
-        if sign == b'$' && self.reading.dollar_strings {
-            if let Some((end, open)) = self.dollar_string(start) {
-                self.continues = Continues::No;
-                return (Kind::Text, end, open);
-            }
+        if sign == b'$'
+            && self.reading.dollar_strings
+            && let Some((end, open)) = self.dollar_string(start)
+        {
+            self.continues = Continues::No;
+            return (Kind::Text, end, open);
         }
         if self.reading.tcl_binds {
             return self.tcl_bind(start);
@@ -319,7 +286,8 @@ impl<'a> Lexer<'a> {
         // Older PostgreSQL reads `1E'…'` as a number and an `E'…'`.
         let after_number =
             self.previous == Some(Kind::Number) && matches!(self.text[start - 1], b'e' | b'E');
-        self.reading.e_strings && (after_number || self.continues == Continues::Yes)
+        (self.reading.e_strings && after_number)
+            || (self.reading.e_continues && self.continues == Continues::Yes)
     }
 }
 

@@ -10,9 +10,10 @@
 //! - Comments vanish, the conditional ones of MySQL too: people put values in them.
 //! - A text is cut *after* masking, so that a cut never opens a literal.
 
-use super::lexer::{Kind, Lexer, Token, is_space};
+use super::lexer::Lexer;
 use super::reading::{Dialect, readings};
 use super::secrecy::Secrecy;
+use super::token::{Kind, Token, is_space};
 use crate::site::text::escape_text;
 
 /// Longest masked text in characters, an ellipsis not counted.
@@ -25,7 +26,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// Masks a text of any of the three databases.
 ///
 /// # Cost
-/// Linear, and bounded: at most nine passes over the first 16 KiB, one for a text without backslashes,
+/// Linear, and bounded: at most ten passes over the first 16 KiB, one for a text without backslashes,
 /// comments and other characters that databases disagree about.
 #[cfg(test)]
 pub(crate) fn mask_sql(sql: &str) -> String {
@@ -218,8 +219,9 @@ fn group_of_placeholders(text: &str) -> Option<(usize, usize)> {
     let mut items = 0;
     for item in inside.split(',') {
         let item = item.trim().trim_start_matches(['-', '+']);
-        let signed = item.starts_with(['?', '$', ':', '@']) && !item.contains(' ');
-        if !signed && !(end.is_none() && item.is_empty()) {
+        let placeholder = item.starts_with(['?', '$', ':', '@']) && !item.contains(' ');
+        let cut = end.is_none() && item.is_empty();
+        if !placeholder && !cut {
             return None;
         }
         items += 1;

@@ -17,6 +17,7 @@ mod reading;
 mod secrecy;
 #[cfg(test)]
 mod tests;
+mod token;
 
 #[cfg(test)]
 pub(crate) use classify::classify;

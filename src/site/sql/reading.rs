@@ -35,6 +35,8 @@ pub(super) struct Reading {
     pub(super) double_escapes: bool,
     /// `E'…'` has backslash escapes, whatever holds for `'…'`.
     pub(super) e_strings: bool,
+    /// A string on the line after an `E'…'` goes on with it, escapes included.
+    pub(super) e_continues: bool,
     /// `$$…$$` and `$tag$…$tag$` are strings.
     pub(super) dollar_strings: bool,
     /// `/* /* */ */` is one comment.
@@ -59,6 +61,7 @@ const POSTGRES: Reading = Reading {
     single_escapes: false,
     double_escapes: false,
     e_strings: true,
+    e_continues: true,
     dollar_strings: true,
     nested_comments: true,
     hash_comments: false,
@@ -75,6 +78,7 @@ const MYSQL: Reading = Reading {
     single_escapes: true,
     double_escapes: true,
     e_strings: false,
+    e_continues: false,
     dollar_strings: false,
     nested_comments: false,
     hash_comments: true,
@@ -90,6 +94,7 @@ const SQLITE: Reading = Reading {
     single_escapes: false,
     double_escapes: false,
     e_strings: false,
+    e_continues: false,
     dollar_strings: false,
     nested_comments: false,
     hash_comments: false,
@@ -112,13 +117,23 @@ const MYSQL_PLAIN: Reading = Reading {
     ..MYSQL_ANSI
 };
 
+/// What PostgreSQL's relatives make of a continued string is not the same everywhere.
+const POSTGRES_RELATIVE: Reading = Reading {
+    e_continues: false,
+    ..POSTGRES
+};
+/// `standard_conforming_strings` is off. (Then all strings have escapes, so continuing adds none.)
+const POSTGRES_OLD: Reading = Reading {
+    single_escapes: true,
+    e_continues: false,
+    ..POSTGRES
+};
+
 /// All readings, grouped by database: `Dialect` picks a range.
-const ALL: [Reading; 9] = [
+const ALL: [Reading; 10] = [
     POSTGRES,
-    Reading {
-        single_escapes: true,
-        ..POSTGRES
-    },
+    POSTGRES_RELATIVE,
+    POSTGRES_OLD,
     MYSQL,
     MYSQL_ANSI,
     MYSQL_PLAIN,
@@ -141,9 +156,9 @@ const ALL: [Reading; 9] = [
 pub(super) fn readings(text: &str, dialect: Dialect) -> impl Iterator<Item = Reading> {
     let candidates = match dialect {
         Dialect::Unknown => &ALL[..],
-        Dialect::Postgres => &ALL[0..2],
-        Dialect::MySql => &ALL[2..8],
-        Dialect::Sqlite => &ALL[8..],
+        Dialect::Postgres => &ALL[0..3],
+        Dialect::MySql => &ALL[3..9],
+        Dialect::Sqlite => &ALL[9..],
     };
     let present = Present::in_text(text.as_bytes());
     let mut seen: [Option<Reading>; ALL.len()] = [None; ALL.len()];
@@ -199,6 +214,7 @@ impl Present {
             single_escapes,
             double_escapes,
             e_strings,
+            e_continues,
             dollar_strings,
             nested_comments,
             hash_comments,
@@ -213,6 +229,7 @@ impl Present {
             single_escapes: single_escapes && self.backslash,
             double_escapes: double_escapes && self.backslash,
             e_strings: e_strings && self.backslash,
+            e_continues: e_continues && self.backslash,
             dollar_strings: dollar_strings && self.dollar,
             nested_comments: nested_comments && self.slash,
             hash_comments: hash_comments && self.hash,

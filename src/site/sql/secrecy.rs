@@ -4,7 +4,7 @@
 //! secret`, the data lines after `COPY … FROM STDIN`) and for those that carry passwords: of them,
 //! only the first keywords are shown. Not responsible for literals, see `mask`.
 
-use super::lexer::{Kind, Token};
+use super::token::{Kind, Token};
 
 /// Follows one reading's tokens through its statements.
 #[derive(Debug)]

@@ -83,6 +83,7 @@ fn every_literal_becomes_a_question_mark() {
         "SELECT DATE'2020' FROM t1 WHERE x=INTERVAL 5 DAY",
         "SELECT DATE ? FROM t1 WHERE x=INTERVAL ? DAY",
     );
+    // SQLite takes the parentheses for a part of the parameter's name, up to a blank.
     masks("SELECT $1::numeric(10, 2)", "SELECT $1::numeric(? ?)");
 }
 
@@ -90,6 +91,39 @@ fn every_literal_becomes_a_question_mark() {
 fn a_backslash_before_a_quote_hides_both_readings() {
     masks(r"SELECT 'a\' , b, 'c', d", "SELECT ?");
     masks(r"SELECT 'a\\', b, 'c\'d', e", r"SELECT ?, b, ?");
+}
+
+#[test]
+fn a_string_on_the_next_line_may_go_on_with_the_escapes_of_the_first() {
+    for sql in [
+        r"SELECT E'a' ~ 'b\'secret'",
+        r"SELECT E'a' -- c ~ 'b\'secret'",
+        r"SELECT E'a' ~ '\' 'secret'",
+    ] {
+        let sql = sql.replace('~', "\n");
+        for dialect in DIALECTS {
+            // Only PostgreSQL has such strings.
+            let shown = mask_sql_for(&sql, dialect);
+            let known = matches!(dialect, Dialect::Unknown | Dialect::Postgres);
+            assert!(!known || !shown.contains("secret"), "{sql:?} -> {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_statement_behind_a_continued_string_is_seen() {
+    // Read as separate strings, the second one ends early and `--` hides the rest.
+    let sql = "SELECT '\\x\\' E'x'\n '--\\'y--\\'', ; COMMIT";
+    assert_eq!(classify_for(sql, Dialect::Postgres), Verb::Unknown);
+    assert_eq!(classify(sql), Verb::Unknown);
+}
+
+#[test]
+fn a_doubled_quote_does_not_end_an_escape_string() {
+    let sql = r"SELECT 'x', E'a''b\'secret', d";
+    assert!(!mask_sql_for(sql, Dialect::Postgres).contains("secret"));
+    let sql = r"SELECT E'a''b\'c', d";
+    assert_eq!(mask_sql_for(sql, Dialect::Postgres), "SELECT ?, d");
 }
 
 #[test]

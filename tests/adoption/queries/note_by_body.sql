@@ -1,0 +1,1 @@
+SELECT id, body, stars FROM notes WHERE body = $1
