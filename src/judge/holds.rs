@@ -48,8 +48,11 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
             .map(|limit| Passed::of(holder.activity_running_for, limit));
         verdict.wake_in(held.next);
         let outlived = holder.scope_ended_for.map(|ended| {
-            verdict.wake_in(holder.grace.saturating_sub(ended));
-            ended > holder.grace
+            let outlived = ended > holder.grace;
+            if !outlived {
+                verdict.wake_in(holder.grace - ended);
+            }
+            outlived
         });
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);

@@ -2,7 +2,7 @@
 //!
 //! Responsible for the order: copy, judge, say. Not responsible for any of the three.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{Inner, Monitor};
@@ -10,6 +10,8 @@ use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
 use crate::finding::Kind;
 use crate::judge;
+use crate::registry::PoolRecord;
+use crate::sink::Door;
 use crate::watchdog::{Next, Stop, Watchdog};
 
 /// One pass of the watchdog: copy, judge, say.
@@ -27,7 +29,12 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         && !monitor.is_exhausted()
         && !registry.pools().iter().any(|pool| pool.is_closing())
     {
-        return Next::Rest;
+        let now = Moment::now();
+        let raw = |pool: &Arc<PoolRecord>| pool.may_be_used_raw(now);
+        return match registry.pools().iter().filter(|pool| raw(pool)).count() {
+            0 => Next::Rest,
+            _ => Next::Scan(Watchdog::LONGEST),
+        };
     }
     let config = &monitor.0.config;
     let now = Moment::now();
@@ -58,7 +65,11 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     // After the claims: a holder that ended in the meantime is among these.
     let returned = door.returned(registry.take_ended(), &snapshot);
+    let limited = door.limited(now);
     drop(door);
+    if let Some(groups) = limited.groups {
+        monitor.0.reporter.note(groups_left_out(groups));
+    }
     for mut finding in [shown.findings, closings.findings, returned]
         .into_iter()
         .flatten()
@@ -70,13 +81,22 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         monitor.0.reporter.say(finding);
     }
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, shown.next, closings.next, waits]
+    let next = [verdict.next, shown.next, closings.next, limited.next, waits]
         .into_iter()
         .flatten()
         .min()
         .unwrap_or(Watchdog::LONGEST);
     // A holder that comes after this scan is due no sooner than the shortest threshold.
     Next::Scan(next.min(monitor.shortest_threshold()))
+}
+
+/// What is said instead of the findings beyond the limit by minute.
+fn groups_left_out(count: usize) -> String {
+    let groups = if count == 1 { "group" } else { "groups" };
+    format!(
+        "{count} more {groups} of holders overdue, not reported one by one ({} reports a minute); Monitor::report() lists all",
+        Door::A_MINUTE
+    )
 }
 
 impl Monitor {

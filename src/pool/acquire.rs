@@ -150,7 +150,7 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
         let pool = self.clone();
-        self.record.handed_out(CallSite::caller());
+        self.monitor.handed_out(&self.record, CallSite::caller());
         Box::pin(async move {
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.

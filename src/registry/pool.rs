@@ -57,6 +57,8 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
+    /// When it last was; zero for never.
+    raw_since: AtomicU64,
     closing: Mutex<Vec<(u64, Closing)>>,
     in_progress: Mutex<Lows>,
     /// The runtime that was last seen with this pool, for drops outside of any.
@@ -92,6 +94,7 @@ impl PoolRecord {
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             raw: Mutex::default(),
+            raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
             in_progress: Mutex::default(),
             runtime: Mutex::default(),
@@ -163,7 +166,20 @@ impl PoolRecord {
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
     pub(crate) fn handed_out(&self, site: CallSite) {
+        self.raw_since
+            .store(Moment::now().as_nanos(), Ordering::Relaxed);
         self.raw.lock().add(site);
+    }
+
+    /// Whether a connection may be out through the raw pool. Only looking tells for how long, so
+    /// somebody has to look while this is so.
+    pub(crate) fn may_be_used_raw(&self, now: Moment) -> bool {
+        /// From the raw pool's handing out to its use.
+        const SOON: Duration = Duration::from_secs(2);
+        let Some(handed_out) = Moment::from_nanos(self.raw_since.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        self.status(now).in_progress > 0 || now.since(handed_out) < SOON
     }
 
     pub(crate) fn closing(&self, id: u64, closing: Closing) {

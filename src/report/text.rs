@@ -160,10 +160,10 @@ fn serving(group: &Group, oldest: &Holder) -> String {
     text
 }
 
-fn totals(pool: &str, totals: &[SiteTotal]) -> Option<String> {
+fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool == pool)
+        .filter(|total| total.pool_id == pool)
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -225,7 +225,7 @@ impl fmt::Display for Report {
             for group in groups {
                 f.write_str(&block(group, true))?;
             }
-            for line in [totals(&pool.name, &self.totals), foot(pool)]
+            for line in [totals(pool.id, &self.totals), foot(pool)]
                 .into_iter()
                 .flatten()
             {
@@ -258,7 +258,7 @@ impl Finding {
         for group in self.groups() {
             text += &block(&group, wait_for_names);
         }
-        text += &totals(&self.pool, &self.totals).unwrap_or_default();
+        text += &totals(self.pool_id, &self.totals).unwrap_or_default();
         let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
         text
     }
