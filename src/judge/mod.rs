@@ -8,6 +8,7 @@ mod holds;
 mod remedy;
 mod waits;
 
+pub(crate) use self::deadlock::{Stuck, stuck};
 pub(crate) use self::holds::{Claim, holds};
 pub(crate) use self::remedy::{SAME_MOMENT, remedy};
-pub(crate) use self::waits::{Evidence, causes, is_deadlocked, suspects_connecting};
+pub(crate) use self::waits::{Connecting, Deadlock, Evidence, causes, suspects_connecting};

@@ -5,6 +5,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use super::stall::Runtime;
 use super::{Inner, Monitor};
 use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
@@ -22,28 +23,33 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     let monitor = Monitor(inner);
     let registry = &monitor.0.registry;
-    monitor.deescalate(Moment::now());
+    let is_raised = monitor.deescalate(Moment::now());
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !registry.pools().iter().any(|pool| pool.is_closing())
     {
-        return Next::Rest;
+        return match is_raised {
+            // It is lowered again also when nothing is out.
+            true => Next::Scan(Watchdog::LONGEST),
+            false => Next::Rest,
+        };
     }
     let config = &monitor.0.config;
     let now = Moment::now();
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let stalled = match verdict.claims.is_empty() {
-        true => None,
-        false => registry
-            .pools()
-            .iter()
-            .find_map(|pool| monitor.probe(pool, now)),
+    let runtime = match verdict.claims.is_empty() {
+        true => Runtime::Runs,
+        false => monitor.runtimes(now),
     };
+    // Whom to blame is known when the probe has run, or is late.
+    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
         .into_iter()
+        .filter(|_| asked.is_none())
         .filter(|claim| everything || claim.kind.always_speaks())
         // While nothing can run, nothing can be given back.
         .filter(|claim| stalled.is_none() || claim.kind != Kind::OutlivedRequest)
@@ -63,14 +69,18 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         .into_iter()
         .flatten()
     {
-        if stalled.is_some() {
-            finding.runtime.clone_from(&stalled);
+        if let Some(stalled) = stalled
+            .as_ref()
+            .filter(|_| finding.kind != Kind::ReturnedLate)
+        {
+            finding.headline = format!("{stalled}; {}", finding.headline);
+            finding.runtime = Some(stalled.clone());
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);
     }
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, shown.next, closings.next, waits]
+    let next = [verdict.next, asked, shown.next, closings.next, waits]
         .into_iter()
         .flatten()
         .min()
