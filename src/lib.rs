@@ -39,8 +39,10 @@ pub use config::{Config, ConfigError, Detail, Threshold};
 pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
 #[cfg(feature = "tower")]
 pub use layer::{ScopeBody, ScopeFuture, ScopeLayer, ScopeService};
-pub use monitor::Monitor;
-pub use pool::{Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, Transaction};
+pub use monitor::{CancelCounts, Monitor};
+pub use pool::{
+    Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
+};
 pub use registry::{
     Activity, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
     SpanInfo, Waiter,

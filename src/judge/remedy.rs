@@ -121,6 +121,7 @@ pub(crate) mod tests {
             threshold: Duration::from_secs(10),
             unreported: false,
             parked: false,
+            rows: 0,
             running_for: Duration::ZERO,
             activity_running_for: Duration::ZERO,
             pool_id: 1,

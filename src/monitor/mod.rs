@@ -4,6 +4,7 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod cut;
 mod exhaustion;
 mod scan;
 mod stall;
@@ -15,6 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
+pub use self::cut::CancelCounts;
+use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
@@ -59,6 +62,7 @@ struct Inner {
     started: OnceLock<()>,
     stops: Mutex<Stops>,
     requests: Counters,
+    cut: Cuts,
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
@@ -119,6 +123,7 @@ impl Monitor {
             started: OnceLock::new(),
             stops: Mutex::default(),
             requests: Counters::default(),
+            cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
         }))
@@ -156,7 +161,11 @@ impl Monitor {
 
     /// Changes how much is recorded, from the next checkout on.
     pub fn set_detail(&self, detail: Detail) {
-        self.change(|settings| settings.detail = detail);
+        self.change(|settings| {
+            settings.detail = detail;
+            // Whoever sets it now wants this and not what an exhaustion made of it.
+            settings.escalated = None;
+        });
     }
 
     /// The hold time beyond which a holder is overdue.
@@ -192,12 +201,7 @@ impl Monitor {
     pub fn report(&self) -> Report {
         let now = Moment::now();
         let snapshot = self.snapshot(now);
-        let runtime = self
-            .0
-            .registry
-            .pools()
-            .iter()
-            .find_map(|pool| self.probe(pool, now));
+        let runtime = self.runtimes(now).sentence();
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
             judge::holds(&snapshot.holders)
@@ -264,6 +268,14 @@ impl Monitor {
         self.0.requests.read()
     }
 
+    /// What the requests that were cut were doing on the connections they held.
+    ///
+    /// A client that goes away is normal, so this is a counter and no finding. A request that held
+    /// nothing counts in [`Monitor::requests`] alone, one that held two counts twice here.
+    pub fn cancelled(&self) -> CancelCounts {
+        self.0.cut.read()
+    }
+
     #[cfg(feature = "tower")]
     pub(crate) fn request_started(&self, scope: &Scope) {
         self.0.scopes.insert(scope.id(), scope.clone());
@@ -273,6 +285,12 @@ impl Monitor {
     pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
         self.0.scopes.remove(&scope.id());
         self.0.requests.count(outcome);
+        if outcome == Outcome::Cancelled {
+            // What it holds is still there: it is dropped after this.
+            for cut in self.0.registry.cuts(scope.id()) {
+                self.0.cut.count(cut);
+            }
+        }
     }
 
     /// The shown form of a statement.

@@ -2,15 +2,15 @@
 //!
 //! Responsible for the order: copy, judge, say. Not responsible for any of the three.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
+use super::stall::Runtime;
 use super::{Inner, Monitor};
 use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
 use crate::finding::Kind;
 use crate::judge;
-use crate::registry::PoolRecord;
 use crate::sink::Door;
 use crate::watchdog::{Next, Stop, Watchdog};
 
@@ -24,16 +24,20 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     let monitor = Monitor(inner);
     let registry = &monitor.0.registry;
-    monitor.deescalate(Moment::now());
+    let is_raised = monitor.deescalate(Moment::now());
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !registry.pools().iter().any(|pool| pool.is_closing())
     {
         let now = Moment::now();
-        let raw = |pool: &Arc<PoolRecord>| pool.may_be_used_raw(now);
-        return match registry.pools().iter().filter(|pool| raw(pool)).count() {
-            0 => Next::Rest,
-            _ => Next::Scan(Watchdog::LONGEST),
+        let is_used_raw = registry
+            .pools()
+            .iter()
+            .any(|pool| pool.may_be_used_raw(now));
+        // A raised detail is lowered again also when nothing is out.
+        return match is_raised || is_used_raw {
+            true => Next::Scan(Watchdog::LONGEST),
+            false => Next::Rest,
         };
     }
     let config = &monitor.0.config;
@@ -41,16 +45,17 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let stalled = match verdict.claims.is_empty() {
-        true => None,
-        false => registry
-            .pools()
-            .iter()
-            .find_map(|pool| monitor.probe(pool, now)),
+    let runtime = match verdict.claims.is_empty() {
+        true => Runtime::Runs,
+        false => monitor.runtimes(now),
     };
+    // Whom to blame is known when the probe has run, or is late.
+    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
         .into_iter()
+        .filter(|_| asked.is_none())
         .filter(|claim| everything || claim.kind.always_speaks())
         // While nothing can run, nothing can be given back.
         .filter(|claim| stalled.is_none() || claim.kind != Kind::OutlivedRequest)
@@ -74,18 +79,29 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         .into_iter()
         .flatten()
     {
-        if stalled.is_some() {
-            finding.runtime.clone_from(&stalled);
+        if let Some(stalled) = stalled
+            .as_ref()
+            .filter(|_| finding.kind != Kind::ReturnedLate)
+        {
+            finding.headline = format!("{stalled}; {}", finding.headline);
+            finding.runtime = Some(stalled.clone());
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);
     }
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, shown.next, closings.next, limited.next, waits]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Watchdog::LONGEST);
+    let next = [
+        verdict.next,
+        asked,
+        shown.next,
+        closings.next,
+        limited.next,
+        waits,
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(Watchdog::LONGEST);
     // A holder that comes after this scan is due no sooner than the shortest threshold.
     Next::Scan(next.min(monitor.shortest_threshold()))
 }

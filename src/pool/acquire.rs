@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Database, Error};
+use sqlx_core::pool::MaybePoolConnection;
 
 use super::checkout::Checkout;
 use super::conn::Conn;
 use super::connection::PoolConnection;
+use super::strict::StrictError;
 use super::transaction::Transaction;
 use super::{CallSite, Pool};
 use crate::clock::Moment;
-use crate::registry::{HolderKind, Waiting};
+use crate::registry::{Holder, HolderKind, Owner, Phase, Waiting};
 use crate::scope::Scope;
+use crate::site::Location;
 
 impl<DB: Database> Pool<DB> {
     /// Waits for a connection and registers its holder.
@@ -32,6 +35,20 @@ impl<DB: Database> Pool<DB> {
         site: Option<CallSite>,
     ) -> Result<Conn<DB>, Error> {
         let since = Moment::now();
+        let raw = self.wait(kind, site, since).await?;
+        Ok(self.grant(raw, kind, site, Moment::now().since(since)))
+    }
+
+    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
+    async fn wait(
+        &self,
+        kind: HolderKind,
+        site: Option<CallSite>,
+        since: Moment,
+    ) -> Result<sqlx::pool::PoolConnection<DB>, Error> {
+        if self.monitor.config().get_strict() {
+            self.refuse_nested(site)?;
+        }
         let mut acquire = pin!(self.raw.acquire());
         let mut polls = 0_u32;
         let mut waiting: Option<Waiting> = None;
@@ -63,15 +80,31 @@ impl<DB: Database> Pool<DB> {
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        match granted {
-            Ok(raw) => {
-                drop(waiting);
-                Ok(self.grant(raw, kind, site, Moment::now().since(since)))
+        granted.map_err(|error| {
+            self.failed(waiting.unwrap_or_else(register), &error);
+            error
+        })
+    }
+
+    /// In strict mode: nobody may wait for a connection of this pool while holding one on which no
+    /// statement runs.
+    ///
+    /// # Errors
+    /// A [`StrictError`] with both lines.
+    fn refuse_nested(&self, site: Option<CallSite>) -> Result<(), Error> {
+        let owner = Owner::current(Scope::current().as_ref());
+        let is_own = |holder: &Holder| {
+            holder.owner == Some(owner)
+                && holder.phase == Phase::Held
+                && holder.waits_for_its_owner()
+        };
+        match self.holders().iter().find(|holder| is_own(holder)) {
+            Some(holder) => Err(StrictError::NestedCheckout {
+                held: holder.acquired_by.clone(),
+                asked: site.map(Location::from),
             }
-            Err(error) => {
-                self.failed(waiting.unwrap_or_else(register), &error);
-                Err(error)
-            }
+            .error()),
+            None => Ok(()),
         }
     }
 
@@ -146,16 +179,20 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     }
 
     /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
-    /// `in_progress`.
+    /// `in_progress`. Its wait is seen like any other.
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
+        let site = CallSite::caller();
         let pool = self.clone();
-        self.monitor.handed_out(&self.record, CallSite::caller());
+        self.monitor.handed_out(&self.record, site);
         Box::pin(async move {
+            let since = Moment::now();
+            let kind = HolderKind::Transaction;
+            let raw = pool.wait(kind, Some(site), since).await?;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
-            let raw = pool.raw.clone();
-            let begin = tokio::spawn(async move { raw.begin().await });
+            let raw = MaybePoolConnection::PoolConnection(raw);
+            let begin = tokio::spawn(sqlx::Transaction::begin(raw, None));
             match begin.await {
                 Ok(begun) => begun,
                 Err(error) => Err(Error::Io(std::io::Error::other(error))),
@@ -179,7 +216,7 @@ macro_rules! acquire_from_a_guard {
             #[track_caller]
             fn begin(self) -> BoxFuture<'t, Result<sqlx::Transaction<'t, DB>, Error>> {
                 let raw: &'t mut DB::Connection = self.as_mut();
-                sqlx::Transaction::begin(sqlx_core::pool::MaybePoolConnection::Connection(raw), None)
+                sqlx::Transaction::begin(MaybePoolConnection::Connection(raw), None)
             }
         }
     };

@@ -68,6 +68,16 @@ pub enum Activity {
     },
 }
 
+impl Activity {
+    pub(crate) fn since(self) -> SystemTime {
+        match self {
+            Activity::InFlight { since }
+            | Activity::Idle { since }
+            | Activity::Unknown { since } => since,
+        }
+    }
+}
+
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -242,6 +252,9 @@ pub struct Holder {
     /// Rows were handed over and no more have been asked for.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) parked: bool,
+    /// How many rows were handed over.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) rows: u64,
     /// Hold time and time in this activity, without the time the process stood still.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) running_for: Duration,

@@ -24,11 +24,11 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::cell::{Begun, Cell, Cut, Ended, Ending, Use};
 pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
-pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord};
+pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::totals::SiteTotal;
@@ -105,6 +105,20 @@ impl Registry {
             && self.waiters.is_empty()
             && self.ended.lock().is_empty()
             && self.gave_up.lock().is_empty()
+    }
+
+    /// What the checkouts of a scope are doing, which is being cut.
+    #[cfg(feature = "tower")]
+    pub(crate) fn cuts(&self, scope: u64) -> Vec<Cut> {
+        let of_scope = |cell: &Cell| cell.scope.as_ref().is_some_and(|own| own.id() == scope);
+        // The cells first: a shard is not held while a cell is locked.
+        let cells: Vec<Arc<Cell>> = self
+            .holders
+            .iter()
+            .filter(|cell| of_scope(cell))
+            .map(|cell| Arc::clone(&cell))
+            .collect();
+        cells.iter().filter_map(|cell| cell.cut()).collect()
     }
 
     pub(crate) fn take_ended(&self) -> Vec<Ended> {

@@ -63,15 +63,29 @@ pub(crate) struct PoolRecord {
     in_progress: Mutex<Lows>,
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
-    probe: Mutex<Option<Probe>>,
-    /// When we last tried to connect, and what came of it.
-    attempted: Mutex<Option<(Moment, Option<String>)>>,
+    probe: Mutex<Probe>,
+    /// When we last tried to connect, and what came of it. Held while we try: one at a time.
+    attempted: futures_util::lock::Mutex<Option<(Moment, Result<(), String>)>>,
 }
 
-/// A task that was sent to the runtime and has not run yet.
+/// A task that is sent to the runtime, to see that it runs.
+#[derive(Default)]
 struct Probe {
-    sent: Moment,
-    ran: Arc<AtomicBool>,
+    /// The one under way, with a flag that says when it ran.
+    sent: Option<(Moment, Arc<AtomicBool>)>,
+    /// When the latest that ran was sent.
+    answered: Option<Moment>,
+}
+
+/// What probes say of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// It ran one not long ago.
+    Runs,
+    /// One is under way.
+    Asked,
+    /// One is under way for this long.
+    Late(Duration),
 }
 
 /// Says that the probe ran, also when the runtime drops it at its end.
@@ -99,7 +113,7 @@ impl PoolRecord {
             in_progress: Mutex::default(),
             runtime: Mutex::default(),
             probe: Mutex::default(),
-            attempted: Mutex::default(),
+            attempted: futures_util::lock::Mutex::default(),
         }
     }
 
@@ -122,41 +136,52 @@ impl PoolRecord {
         self.runtime.lock().clone()
     }
 
-    /// Sends a probe to the runtime, unless one is under way; answers for how long that one has not
-    /// been run.
-    pub(crate) fn probe(&self, now: Moment) -> Duration {
-        let mut probe = self.probe.lock();
-        if let Some(sent) = probe
-            .as_ref()
-            .filter(|probe| !probe.ran.load(Ordering::Acquire))
-        {
-            return now.since(sent.sent);
-        }
+    /// Looks at the latest probe of the runtime, and sends the next one if that has run.
+    pub(crate) fn probe(&self, now: Moment) -> Pulse {
+        /// Above what a busy machine takes to schedule a task.
+        const LATE: Duration = Duration::from_millis(750);
+        /// Longer than the watchdog sleeps.
+        const FRESH: Duration = Duration::from_secs(1);
         let Some(runtime) = self.runtime() else {
-            return Duration::ZERO;
+            return Pulse::Runs;
         };
-        let ran = Arc::new(AtomicBool::new(false));
-        *probe = Some(Probe {
-            sent: now,
-            ran: Arc::clone(&ran),
-        });
-        let ran = Ran(ran);
-        runtime.spawn(async move { drop(ran) });
-        Duration::ZERO
+        let mut probe = self.probe.lock();
+        match &probe.sent {
+            Some((sent, ran)) if ran.load(Ordering::Acquire) => {
+                probe.answered = Some(*sent);
+                probe.sent = None;
+            }
+            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            _ => {}
+        }
+        let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
+        if probe.sent.is_none() {
+            let ran = Arc::new(AtomicBool::new(false));
+            probe.sent = Some((now, Arc::clone(&ran)));
+            drop(probe);
+            let ran = Ran(ran);
+            // Not under the lock: a runtime that is gone drops the task here.
+            runtime.spawn(async move { drop(ran) });
+        }
+        match is_fresh {
+            true => Pulse::Runs,
+            false => Pulse::Asked,
+        }
     }
 
     /// Tries to connect beside the pool, unless that was done within `interval`; then answers what
-    /// came of it. `None`: it works, or cannot be tried.
-    pub(crate) async fn attempt(&self, interval: Duration) -> Option<String> {
-        let now = Moment::now();
-        if let Some((at, result)) = &*self.attempted.lock()
-            && now.since(*at) < interval
+    /// came of it.
+    pub(crate) async fn attempt(&self, interval: Duration) -> Result<(), String> {
+        let mut attempted = self.attempted.lock().await;
+        if let Some((at, result)) = &*attempted
+            && Moment::now().since(*at) < interval
         {
             return result.clone();
         }
-        let result = self.gauges.attempt().await.err();
-        let result = result.map(|error| text::escape_text(&error, 300).into_owned());
-        *self.attempted.lock() = Some((now, result.clone()));
+        let at = Moment::now();
+        let result = self.gauges.attempt().await;
+        let result = result.map_err(|error| text::escape_text(&error, 300).into_owned());
+        *attempted = Some((at, result.clone()));
         result
     }
 
