@@ -1,18 +1,79 @@
 //! Pools whose every connection waits for a connection.
 //!
 //! Responsible for the question whether users of pools can go on at all, as a graph of plain
-//! numbers. Not responsible for how long that has been so (`waits`) or for who the users are.
+//! numbers, and for putting it about a snapshot. Not responsible for how long that has been so:
+//! only what nothing moves in for a while is a deadlock, and a snapshot is an instant.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use crate::registry::{Activity, Holder, Owner, Phase, Snapshot};
+
+/// The pools in which nobody can go on, as one snapshot shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// For certain, if nothing moves.
+    pub(crate) certain: HashSet<u64>,
+    /// If also nothing runs on the connections that were lent raw. Without those of `certain`.
+    pub(crate) suspected: HashSet<u64>,
+}
+
+/// Which pools are stuck in this snapshot.
+pub(crate) fn stuck(snapshot: &Snapshot) -> Stuck {
+    let mut full = HashSet::new();
+    for pool in &snapshot.pools {
+        // Counted from the list: at detail `off` holders are not listed, and nothing can be said.
+        // What was leaked on purpose never comes back: the pool is that much smaller.
+        let of_pool = |holder: &&Holder| {
+            holder.pool_id == pool.id
+                && matches!(holder.phase, Phase::Held | Phase::LeakedOnPurpose)
+        };
+        if snapshot.holders.iter().filter(of_pool).count() >= pool.status.max as usize {
+            full.insert(pool.id);
+        }
+    }
+    let waits: Vec<(Owner, u64)> = snapshot
+        .waiters
+        .iter()
+        // One that was woken has been granted what it waits for, or has given up.
+        .filter(|waiter| waiter.woken_ago.is_none())
+        .filter_map(|waiter| Some((waiter.owner?, waiter.pool_id)))
+        .collect();
+    if full.is_empty() || waits.is_empty() {
+        return Stuck::default();
+    }
+    let out = |unknown_is_blocked: bool| -> Vec<Out<u64, Owner>> {
+        let held = |holder: &&Holder| holder.phase == Phase::Held;
+        let is_unknown = |holder: &Holder| matches!(holder.activity, Activity::Unknown { .. });
+        snapshot
+            .holders
+            .iter()
+            .filter(held)
+            .filter_map(|holder| {
+                Some(Out {
+                    pool: holder.pool_id,
+                    user: holder.owner?,
+                    blocked: holder.waits_for_its_owner()
+                        || (unknown_is_blocked && is_unknown(holder)),
+                })
+            })
+            .collect()
+    };
+    let certain = deadlocked(&full, &out(false), &waits);
+    let suspected = deadlocked(&full, &out(true), &waits)
+        .difference(&certain)
+        .copied()
+        .collect();
+    Stuck { certain, suspected }
+}
+
 /// One connection that is out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Out<P, U> {
-    pub(super) pool: P,
-    pub(super) user: U,
+struct Out<P, U> {
+    pool: P,
+    user: U,
     /// No statement runs on it: only its user can bring it back.
-    pub(super) blocked: bool,
+    blocked: bool,
 }
 
 /// The pools in which nobody can go on: all their connections are out, none works, and each one's
@@ -20,7 +81,7 @@ pub(super) struct Out<P, U> {
 ///
 /// The greatest such set: it starts with every full pool and drops those with a way out until
 /// nothing changes.
-pub(super) fn deadlocked<P, U>(full: &HashSet<P>, out: &[Out<P, U>], waits: &[(U, P)]) -> HashSet<P>
+fn deadlocked<P, U>(full: &HashSet<P>, out: &[Out<P, U>], waits: &[(U, P)]) -> HashSet<P>
 where
     P: Copy + Eq + Hash,
     U: Copy + Eq + Hash,

@@ -1,7 +1,7 @@
 //! Holders that are out for too long.
 //!
-//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight: a claim never says
-//! more than was seen, so a transaction is called idle only when that is known.
+//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight:
+//! a claim never says more than was seen, so a transaction is called idle only when that is known.
 
 use std::time::Duration;
 
@@ -45,15 +45,27 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
             .map(|limit| Passed::of(holder.activity_running_for, limit));
         verdict.wake_in(held.next);
         let outlived = holder.scope_ended_for.map(|ended| {
-            verdict.wake_in(holder.grace.saturating_sub(ended));
-            ended > holder.grace
+            let outlived = ended > holder.grace;
+            if !outlived {
+                verdict.wake_in(holder.grace - ended);
+            }
+            outlived
         });
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);
         }
+        // Idle since before its threshold, and not yet for its limit: the claim that tells more comes
+        // soon, and a finding once made would only be upgraded in silence.
+        let soon = idle.as_ref().is_some_and(|idle| {
+            let began = holder
+                .running_for
+                .saturating_sub(holder.activity_running_for);
+            idle.milestone.is_none() && began < holder.threshold
+        });
         let idle = idle.and_then(|idle| idle.milestone);
+        let held_milestone = held.milestone.filter(|_| !soon);
         // The one that tells most: outlived > idle > held.
-        let claim = match (outlived, idle, held.milestone) {
+        let claim = match (outlived, idle, held_milestone) {
             (Some(true), _, held) => Some((Kind::OutlivedRequest, held.unwrap_or(1))),
             (_, Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
             (_, None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
@@ -132,10 +144,38 @@ mod tests {
         holder.activity = idle();
         holder.idle_limit = Some(SECOND * 5);
         holder.running_for = SECOND * 100;
-        holder.activity_running_for = SECOND * 5;
+        holder.activity_running_for = SECOND * 4;
         assert_eq!(kinds(&holder), [Kind::HeldTooLong]);
-        holder.activity_running_for += TICK;
+        holder.activity_running_for = SECOND * 5 + TICK;
         assert_eq!(kinds(&holder), [Kind::IdleInTransaction]);
+    }
+
+    #[test]
+    fn a_transaction_that_will_soon_be_called_idle_is_not_called_held_before() {
+        let mut holder = holder();
+        holder.in_transaction = true;
+        holder.activity = idle();
+        holder.threshold = SECOND;
+        holder.idle_limit = Some(SECOND);
+        holder.running_for = SECOND + TICK * 5;
+        holder.activity_running_for = SECOND - TICK * 5;
+        assert_eq!(kinds(&holder), [], "its BEGIN took ten ticks");
+        assert_eq!(holds(&[holder.clone()]).next, Some(TICK * 5));
+        holder.running_for += TICK * 6;
+        holder.activity_running_for += TICK * 6;
+        assert_eq!(kinds(&holder), [Kind::IdleInTransaction]);
+    }
+
+    #[test]
+    fn a_transaction_at_work_beyond_its_threshold_is_called_held_between_two_statements() {
+        let mut holder = holder();
+        holder.in_transaction = true;
+        holder.activity = idle();
+        holder.threshold = SECOND;
+        holder.idle_limit = Some(SECOND);
+        holder.running_for = SECOND + SECOND / 10;
+        holder.activity_running_for = SECOND / 10;
+        assert_eq!(kinds(&holder), [Kind::HeldTooLong]);
     }
 
     #[test]

@@ -8,6 +8,11 @@ mod holds;
 mod remedy;
 mod waits;
 
+pub(crate) use self::deadlock::{Stuck, stuck};
 pub(crate) use self::holds::{Claim, holds};
-pub(crate) use self::remedy::remedy;
-pub(crate) use self::waits::{Evidence, causes, is_deadlocked, suspects_connecting};
+#[cfg(test)]
+pub(crate) use self::remedy::tests::holder as a_young_holder;
+#[cfg(test)]
+pub(crate) use self::remedy::tests::holder as harmless_holder;
+pub(crate) use self::remedy::{SAME_MOMENT, remedy};
+pub(crate) use self::waits::{Connecting, Deadlock, Evidence, causes, suspects_connecting};

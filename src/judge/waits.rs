@@ -3,35 +3,62 @@
 //! Responsible for telling the causes of exhaustion apart, with their shares: leak, saturation and
 //! outage have opposite remedies. Not responsible for when to say so: see `sink::episode`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::deadlock::{Out, deadlocked};
 use crate::clock::span;
 use crate::finding::{Cause, CauseKind};
-use crate::registry::{Holder, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter};
+use crate::registry::{
+    Activity, Holder, HolderId, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter,
+};
 
 /// A waiter that was woken and not polled for this long is stranded.
 const STRANDED: Duration = Duration::from_millis(250);
+/// Rows that were not read between two collections at least this far apart are not being read.
+const PARKED: Duration = Duration::from_millis(10);
 
 /// What is known besides the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
-    /// What the server answered to an attempt of ours to connect.
-    pub(crate) connecting: Option<String>,
-    /// For how long nothing was granted, used or released.
-    pub(crate) still_for: Duration,
+    pub(crate) connecting: Connecting,
+    /// For how long each holder has not moved, as far as was looked.
+    pub(crate) still: HashMap<HolderId, Duration>,
+    pub(crate) deadlock: Option<Deadlock>,
     /// For how long the runtime has not run our probe, when that is long, and what blocks it.
     pub(crate) stalled: Option<String>,
+    /// The least `in_progress` since somebody waits, when that was looked at.
+    pub(crate) in_progress: Option<u32>,
+}
+
+/// What came of an attempt of ours to connect beside the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Connecting {
+    #[default]
+    NotTried,
+    Works,
+    /// The server's own words, or what keeps us from it.
+    Fails(String),
+}
+
+/// That the pool's users wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadlock {
+    /// False when connections were lent raw, so that something may run there.
+    pub(crate) is_certain: bool,
+    /// For how long nothing was granted, used or released.
+    pub(crate) still_for: Duration,
 }
 
 /// Why the pool is exhausted, the largest share first.
 pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) -> Vec<Cause> {
-    let held: Vec<&Holder> = snapshot
-        .holders
-        .iter()
-        .filter(|holder| holder.pool_id == pool.id && holder.phase != Phase::Returning)
-        .collect();
+    let in_phase = |phase: Phase| -> Vec<&Holder> {
+        snapshot
+            .holders
+            .iter()
+            .filter(|holder| holder.pool_id == pool.id && holder.phase == phase)
+            .collect()
+    };
+    let held = in_phase(Phase::Held);
     let waiters: Vec<&Waiter> = snapshot
         .waiters
         .iter()
@@ -53,56 +80,44 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
             stalled.clone(),
         );
     }
-    let dead = is_deadlocked(pool, snapshot);
-    if dead {
-        cause(
-            CauseKind::Deadlock,
-            held.len(),
-            cycle(&held, snapshot, evidence.still_for),
-        );
-    }
-    let waiting: HashMap<Owner, &Waiter> = waiters
-        .iter()
-        .filter_map(|waiter| Some((waiter.owner?, *waiter)))
-        .collect();
-    let is_nested = |holder: &Holder| {
-        holder.waits_for_its_owner()
-            && holder
-                .owner
-                .is_some_and(|owner| waiting.contains_key(&owner))
+    let rest = match evidence.deadlock {
+        Some(deadlock) => {
+            let detail = cycle(&held, snapshot, deadlock);
+            cause(CauseKind::Deadlock, held.len(), detail);
+            Vec::new()
+        }
+        None => {
+            let (nested, rest): (Vec<&Holder>, Vec<&Holder>) = held
+                .iter()
+                .copied()
+                .partition(|holder| waits_for_another(holder, &waiters, evidence).is_some());
+            if let Some(first) = nested.first() {
+                let waiter = waits_for_another(first, &waiters, evidence);
+                cause(CauseKind::Nested, nested.len(), pair(first, waiter));
+            }
+            rest
+        }
     };
-    let nested: Vec<&Holder> = held
-        .iter()
-        .copied()
-        .filter(|holder| is_nested(holder))
-        .collect();
-    if let (false, Some(first)) = (dead, nested.first()) {
-        let waiter = first.owner.and_then(|owner| waiting.get(&owner));
+    let (overdue, young): (Vec<&Holder>, Vec<&Holder>) =
+        rest.into_iter().partition(|holder| holder.overdue);
+    let leaked = in_phase(Phase::LeakedOnPurpose);
+    if !overdue.is_empty() || !leaked.is_empty() {
+        let detail = [
+            (!overdue.is_empty()).then(|| format!("held past the threshold, {}", sites(&overdue))),
+            (!leaked.is_empty()).then(|| format!("given away with leak(), {}", sites(&leaked))),
+        ];
+        let detail: Vec<String> = detail.into_iter().flatten().collect();
         cause(
-            CauseKind::Nested,
-            nested.len(),
-            pair(first, waiter.copied()),
+            CauseKind::Overdue,
+            overdue.len() + leaked.len(),
+            detail.join("; "),
         );
     }
-    let rest: Vec<&Holder> = held
-        .iter()
-        .copied()
-        .filter(|holder| !is_nested(holder))
-        .collect();
-    let overdue: Vec<&Holder> = rest
-        .iter()
-        .copied()
-        .filter(|holder| holder.overdue)
-        .collect();
-    if !overdue.is_empty() {
-        cause(CauseKind::Overdue, overdue.len(), sites(&overdue));
-    }
-    let young = rest.len() - overdue.len();
-    if young > 0 && evidence.stalled.is_none() && !dead {
+    if !young.is_empty() && evidence.stalled.is_none() {
         cause(
             CauseKind::Saturated,
-            young,
-            saturated(pool, &snapshot.totals, &waiters),
+            young.len(),
+            saturated(pool, &young, &snapshot.totals, &waiters),
         );
     }
     let status = &pool.status;
@@ -110,15 +125,13 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         cause(
             CauseKind::Returning,
             status.returning as usize,
-            "on the way back to the pool".into(),
+            on_the_way_back(&in_phase(Phase::Returning)),
         );
     }
-    if let Some(error) = &evidence.connecting {
-        let missing = status
-            .max
-            .saturating_sub(status.size)
-            .max(status.in_progress)
-            .max(1);
+    if let Connecting::Fails(error) = &evidence.connecting {
+        // sqlx counts a connection as open from its first attempt on.
+        let missing = status.max.saturating_sub(status.size);
+        let missing = missing.max(status.in_progress).max(1);
         cause(CauseKind::Connecting, missing as usize, error.clone());
     }
     let stranded: Vec<&&Waiter> = waiters
@@ -136,28 +149,28 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
             ),
         );
     }
-    let unseen = match pool.raw_handed_out.is_empty() {
-        true => status.untracked,
-        // The raw pool is in use somewhere: what is out and not ours is most likely there.
-        false => status.untracked.max(status.in_progress),
+    // What neither waits for the server nor is ours. A connection is tested and opened in passing, so
+    // what was there at every look counts, once the server is known to answer or the raw pool to be
+    // in somebody's hands.
+    let could_be = match &evidence.connecting {
+        Connecting::Fails(_) => 0,
+        Connecting::Works => evidence.in_progress.unwrap_or_default(),
+        Connecting::NotTried if pool.raw_handed_out.is_empty() => 0,
+        Connecting::NotTried => evidence.in_progress.unwrap_or(status.in_progress),
     };
-    if unseen > 0 && evidence.connecting.is_none() {
+    let unseen = status.untracked.max(could_be);
+    if unseen > 0 {
         let sites: Vec<String> = pool
             .raw_handed_out
             .iter()
             .map(ToString::to_string)
             .collect();
-        cause(
-            CauseKind::Untracked,
-            unseen as usize,
-            match sites.as_slice() {
-                [] => "out, and not through leaktrace".into(),
-                sites => format!(
-                    "out, and not through leaktrace; the raw pool was handed out at {}",
-                    sites.join(", ")
-                ),
-            },
-        );
+        let by = match sites.as_slice() {
+            [] => String::new(),
+            sites => format!("; the raw pool was handed out at {}", sites.join(", ")),
+        };
+        let detail = format!("out, and not through leaktrace{by}");
+        cause(CauseKind::Untracked, unseen as usize, detail);
     }
     causes.sort_by_key(|cause| {
         (
@@ -170,50 +183,56 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
 }
 
 /// Whether an attempt to connect would tell more: the pool may open connections, and does not get
-/// them.
+/// them, or somebody has them whom we do not see.
 pub(crate) fn suspects_connecting(pool: &PoolInfo) -> bool {
     let status = &pool.status;
-    status.idle == 0
-        && status.held + status.returning < status.max
-        && pool.raw_handed_out.is_empty()
+    status.idle == 0 && status.held + status.returning < status.max
 }
 
-/// Whether the pool's users wait for each other, as far as this snapshot shows.
-pub(crate) fn is_deadlocked(pool: &PoolInfo, snapshot: &Snapshot) -> bool {
-    let out: Vec<Out<u64, Owner>> = snapshot
-        .holders
+/// For which other connection of this pool the holder's user waits, without using this one.
+fn waits_for_another<'a>(
+    holder: &Holder,
+    waiters: &[&'a Waiter],
+    evidence: &Evidence,
+) -> Option<&'a Waiter> {
+    let is_left_alone_since = |waiter: &Waiter| match holder.activity {
+        // One that was used or taken since is used beside the wait, by another branch of a `join!`.
+        Activity::Idle { .. } => holder.activity_for >= waiter.waited_for,
+        Activity::InFlight { .. } if holder.parked => {
+            let still = evidence.still.get(&holder.id);
+            still.is_some_and(|still| *still >= PARKED) && holder.activity_for >= waiter.waited_for
+        }
+        Activity::InFlight { .. } | Activity::Unknown { .. } => false,
+    };
+    waiters
         .iter()
-        .filter_map(|holder| {
-            Some(Out {
-                pool: holder.pool_id,
-                user: holder.owner?,
-                blocked: holder.phase == Phase::Held && holder.waits_for_its_owner(),
-            })
-        })
-        .collect();
-    let waits: Vec<(Owner, u64)> = snapshot
-        .waiters
-        .iter()
-        .filter_map(|waiter| Some((waiter.owner?, waiter.pool_id)))
-        .collect();
-    let full: HashSet<u64> = snapshot
-        .pools
-        .iter()
-        .filter(|pool| pool.status.held >= pool.status.max)
-        .map(|pool| pool.id)
-        .collect();
-    deadlocked(&full, &out, &waits).contains(&pool.id)
+        .copied()
+        .filter(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
+        .find(|waiter| is_left_alone_since(waiter))
 }
 
-fn cycle(held: &[&Holder], snapshot: &Snapshot, still_for: Duration) -> String {
+fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -> String {
     const SHOWN: usize = 4;
     let mut lines: BTreeMap<String, usize> = BTreeMap::new();
-    for holder in held {
-        let waiter = snapshot
-            .waiters
-            .iter()
-            .find(|waiter| waiter.owner == holder.owner);
-        *lines.entry(pair(holder, waiter)).or_default() += 1;
+    let mut unseen = 0;
+    // Of a cycle of pools, every side: what they wait for is held by the others.
+    let waiter_of = |holder: &Holder| {
+        let mut own = snapshot.waiters.iter();
+        own.find(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
+    };
+    let mut pools: Vec<u64> = held.iter().map(|holder| holder.pool_id).take(1).collect();
+    let mut seen = 0;
+    while let Some(pool) = pools.get(seen).copied() {
+        seen += 1;
+        let members = snapshot.holders.iter();
+        for holder in members.filter(|holder| holder.pool_id == pool && holder.phase == Phase::Held)
+        {
+            unseen += usize::from(matches!(holder.activity, Activity::Unknown { .. }));
+            let waiter = waiter_of(holder);
+            *lines.entry(pair(holder, waiter)).or_default() += 1;
+            let waits_in = waiter.map(|waiter| waiter.pool_id);
+            pools.extend(waits_in.filter(|pool| !pools.contains(pool)));
+        }
     }
     let mut text: Vec<String> = lines
         .iter()
@@ -223,9 +242,15 @@ fn cycle(held: &[&Holder], snapshot: &Snapshot, still_for: Duration) -> String {
     if lines.len() > SHOWN {
         text.push(format!("{} more", lines.len() - SHOWN));
     }
+    let doubt = match deadlock.is_certain {
+        true => String::new(),
+        false => format!(
+            "suspected, because {unseen} were lent as raw connections and what runs there was not seen: "
+        ),
+    };
     format!(
-        "every connection is held by somebody who waits for another one, and nothing has moved for {}: {}",
-        span(still_for),
+        "{doubt}every connection is held by somebody who waits for another one, and nothing has moved for {}: {}",
+        span(deadlock.still_for),
         text.join("; ")
     )
 }
@@ -235,7 +260,7 @@ fn pair(holder: &Holder, waiter: Option<&Waiter>) -> String {
     let who = holder
         .scope
         .as_ref()
-        .map_or("a task", |scope| scope.name.as_str());
+        .map_or("a task", |scope| scope.route.as_str());
     let taken = holder.acquired_by.as_ref().map_or_else(
         || "on the pool itself".to_string(),
         |site| format!("at {site}"),
@@ -289,19 +314,46 @@ fn sites(holders: &[&Holder]) -> String {
         .map(|holder| holder.held_for)
         .max()
         .unwrap_or_default();
-    format!(
-        "held past the threshold, the oldest for {}: {}",
-        span(oldest),
-        shown.join(", ")
-    )
+    format!("the oldest for {}: {}", span(oldest), shown.join(", "))
 }
 
-fn saturated(pool: &PoolInfo, totals: &[SiteTotal], waiters: &[&Waiter]) -> String {
-    let mut text = "young and working: the pool is small for this load, or its statements are slow"
-        .to_string();
+fn on_the_way_back(returning: &[&Holder]) -> String {
+    let mut text = "on the way back to the pool".to_string();
+    // Its hold time ended with its drop; what it was doing then is what the server still does.
+    let oldest = returning.iter().max_by_key(|holder| holder.held_for);
+    if let Some(sql) = oldest.and_then(|holder| holder.last_sql.as_deref()) {
+        text += &format!(", e.g. after {}", sql.chars().take(60).collect::<String>());
+    }
+    text
+}
+
+fn saturated(
+    pool: &PoolInfo,
+    young: &[&Holder],
+    totals: &[SiteTotal],
+    waiters: &[&Waiter],
+) -> String {
+    let working = young
+        .iter()
+        .filter(|holder| !holder.waits_for_its_owner())
+        .count();
+    let idle: Vec<&Holder> = young
+        .iter()
+        .copied()
+        .filter(|holder| holder.waits_for_its_owner())
+        .collect();
+    let mut text = match idle.is_empty() {
+        true => "young and working: the pool is small for this load, or its statements are slow"
+            .to_string(),
+        false => format!(
+            "young: {working} working, {} on which no statement runs, {}",
+            idle.len(),
+            sites(&idle)
+        ),
+    };
     let top: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool == pool.name)
+        .filter(|total| total.pool_id == pool.id)
         .take(3)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -321,7 +373,7 @@ fn saturated(pool: &PoolInfo, totals: &[SiteTotal], waiters: &[&Waiter]) -> Stri
     let mut routes: HashMap<(&str, Owner), usize> = HashMap::new();
     for waiter in waiters {
         if let (Some(scope), Some(owner)) = (&waiter.scope, waiter.owner) {
-            *routes.entry((scope.name.as_str(), owner)).or_default() += 1;
+            *routes.entry((scope.route.as_str(), owner)).or_default() += 1;
         }
     }
     if let Some(((route, _), count)) = routes.into_iter().max_by_key(|(_, count)| *count)

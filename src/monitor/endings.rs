@@ -58,6 +58,7 @@ impl Monitor {
             kind,
             severity: kind.severity(),
             pool: pool.name.clone(),
+            pool_id: pool.id,
             status: pool.status(now),
             runtime: None,
             headline: format!("{}: {what}", headline(kind, &pool.name, &holder, count)),
@@ -97,6 +98,7 @@ impl Monitor {
                 info.name
             ),
             pool: info.name,
+            pool_id: pool.id,
             status: info.status,
             runtime: None,
             causes: Vec::new(),

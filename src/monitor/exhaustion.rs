@@ -4,6 +4,7 @@
 //! collecting the evidence, and for raising the detail. Not responsible for causes (`judge`) or for
 //! saying each stage once (`sink::episode`).
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,19 +13,25 @@ use std::time::Duration;
 use tracing::{Level, event};
 
 use super::Monitor;
+use super::stall::Runtime;
 use crate::clock::{Moment, span};
 use crate::config::Detail;
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Evidence, causes, is_deadlocked, suspects_connecting};
-use crate::registry::{Phase, PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::judge::{Connecting, Deadlock, Evidence, Stuck, causes, stuck, suspects_connecting};
+use crate::registry::{HolderId, Phase, PoolInfo, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
 pub(super) struct Exhaustion {
     episodes: Episodes,
-    /// The holders and their uses, and since when nothing of it has changed.
-    still: Option<(u64, Moment)>,
+    /// What each holder and the waits of its owner looked like, and since when nothing of it has
+    /// changed.
+    still: HashMap<HolderId, (u64, Moment)>,
+    /// The least `in_progress` of each pool since somebody waits for it.
+    in_progress: HashMap<u64, u32>,
+    /// What blocked the runtime of each pool when it was last blocked.
+    blocked: HashMap<u64, (Moment, String)>,
 }
 
 /// A finding to be made, with all that it needs.
@@ -38,15 +45,36 @@ struct Alarm {
     failed: Option<Waiter>,
 }
 
+/// An alarm that is said on any path, also when the runtime drops the task that completes it.
+struct Unsaid {
+    monitor: Monitor,
+    alarm: Option<Alarm>,
+}
+
+impl Drop for Unsaid {
+    fn drop(&mut self) {
+        if let Some(alarm) = self.alarm.take() {
+            self.monitor.0.reporter.say(finding(alarm));
+        }
+    }
+}
+
 impl Monitor {
     /// Looks at who waits. Answers after how much time to look again.
     pub(super) fn scan_waits(&self, snapshot: &Snapshot, now: Moment) -> Option<Duration> {
         let gave_up = self.0.registry.take_gave_up();
+        if self.detail() == Detail::Off {
+            return None;
+        }
         let wait = self.0.config.get_wait();
         let mut next: Option<Duration> = None;
+        let mut wake_in = |time: Duration| {
+            next = Some(next.map_or(time, |next| next.min(time)));
+        };
         let mut alarms = Vec::new();
         let mut state = self.0.exhaustion.lock();
-        let still_for = state.still_for(snapshot, now);
+        state.look(snapshot, now);
+        let stuck = stuck(snapshot);
         for pool in &snapshot.pools {
             let of_pool = |waiter: &&Waiter| waiter.pool_id == pool.id;
             let oldest = snapshot.waiters.iter().find(of_pool);
@@ -55,48 +83,67 @@ impl Monitor {
                 .iter()
                 .filter(of_pool)
                 .find(|waiter| waiter.waited_for * 10 >= wait * 9);
-            let waited = oldest.map_or(Duration::ZERO, |waiter| waiter.waited_for);
+            if oldest.is_none() && left.is_none() {
+                continue;
+            }
             let Some(record) = self.record(pool.id) else {
                 continue;
             };
-            // A deadlock is certain only when nothing has moved for a while; that must be found
-            // before the first acquire gives up.
-            let patience = Duration::from_secs(1).min(record.acquire_timeout() / 2);
-            let dead = oldest.is_some() && is_deadlocked(pool, snapshot);
-            let certain = dead && still_for >= patience;
+            let waited = oldest.map_or(Duration::ZERO, |waiter| waiter.waited_for);
+            let timeout = record.acquire_timeout();
+            let pace = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
             if oldest.is_some() {
-                let due = wait.saturating_sub(waited).min(Duration::from_millis(100));
-                next = Some(next.map_or(due, |next| next.min(due)));
+                wake_in(wait.saturating_sub(waited).clamp(Runtime::SOON, pace));
             }
-            if !certain && (dead || (waited <= wait && left.is_none())) {
+            let runtime = self.runtime(&record, now);
+            if let Runtime::Blocked(sentence) = &runtime {
+                state.blocked.insert(pool.id, (now, sentence.clone()));
+            }
+            let deadlock = state.deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
+            // It may prove to be one before long.
+            let may_be = deadlock.is_none()
+                && stuck.certain.contains(&pool.id)
+                && waited < wait + patience(timeout);
+            let is_due = waited > wait || left.is_some();
+            if deadlock.is_none() && (!is_due || (may_be && left.is_none())) {
                 continue;
             }
             let door = &self.0.door;
+            // While the runtime does not run, the causes are others: look again when that is known.
+            if runtime == Runtime::Asked {
+                wake_in(Runtime::SOON);
+                // Whoever gave up is known now or never.
+                if left.is_none() {
+                    continue;
+                }
+            }
             let id = state
                 .episodes
-                .sign(pool.id, Stage::Waiting, now, || door.lock().new_id());
+                .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
+                    door.lock().new_id()
+                });
             if let Some(id) = id {
-                alarms.push((record, id, pool.clone(), left.cloned()));
+                let mut evidence = state.evidence(pool.id, now);
+                evidence.deadlock = deadlock;
+                evidence.stalled = runtime.sentence();
+                let alarm = Alarm {
+                    id,
+                    stage: Stage::Waiting,
+                    pool: pool.clone(),
+                    snapshot: snapshot.clone(),
+                    evidence,
+                    failed: left.cloned(),
+                };
+                alarms.push((record, alarm));
             }
         }
         let over = state.episodes.over(now);
         if !state.episodes.is_empty() {
-            next = Some(next.map_or(Duration::from_millis(250), |next| next));
+            wake_in(Duration::from_millis(250));
         }
         drop(state);
-        for (record, id, pool, failed) in alarms {
-            let evidence = self.evidence(&record, still_for, now);
-            self.alarm(
-                &record,
-                Alarm {
-                    id,
-                    stage: Stage::Waiting,
-                    pool,
-                    snapshot: self.snapshot(now),
-                    evidence,
-                    failed,
-                },
-            );
+        for (record, alarm) in alarms {
+            self.alarm(&record, alarm);
         }
         for over in over {
             let pool = snapshot.pools.iter().find(|pool| pool.id == over.pool);
@@ -118,14 +165,16 @@ impl Monitor {
         timed_out: bool,
         error: &dyn std::fmt::Display,
     ) {
+        if self.detail() == Detail::Off {
+            return;
+        }
         let now = Moment::now();
         let id = {
             let mut state = self.0.exhaustion.lock();
             let door = &self.0.door;
-            let id = state
-                .episodes
-                .sign(record.id, Stage::TimedOut, now, || door.lock().new_id());
-            match id {
+            let new_id = || door.lock().new_id();
+            let stage = Stage::TimedOut;
+            match state.episodes.sign(record.id, stage, false, now, new_id) {
                 Some(id) => id,
                 None => return,
             }
@@ -139,11 +188,28 @@ impl Monitor {
         else {
             return;
         };
-        let still_for = self.0.exhaustion.lock().still_for(&snapshot, now);
-        let mut evidence = self.evidence(record, still_for, now);
+        let waited = failed.waited_for;
+        let mut evidence = {
+            let mut state = self.0.exhaustion.lock();
+            state.look(&snapshot, now);
+            let mut evidence = state.evidence(record.id, now);
+            let stuck = stuck(&snapshot);
+            let timeout = record.acquire_timeout();
+            evidence.deadlock = state.deadlock(record.id, &stuck, &snapshot, timeout, waited, now);
+            if evidence.deadlock.is_some() {
+                state.episodes.deadlock_is_said(record.id);
+            }
+            // This task runs, so the runtime does. It is blamed if it did not while this one waited.
+            evidence.stalled = state
+                .blocked
+                .get(&record.id)
+                .filter(|(at, _)| now.since(*at) < waited)
+                .map(|(_, sentence)| sentence.clone());
+            evidence
+        };
         if !timed_out {
-            evidence.connecting =
-                Some(crate::site::text::escape_text(&error.to_string(), 300).into_owned());
+            let error = crate::site::text::escape_text(&error.to_string(), 300).into_owned();
+            evidence.connecting = Connecting::Fails(error);
         }
         let causes = causes(&pool, &snapshot, &evidence);
         let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes);
@@ -168,33 +234,31 @@ impl Monitor {
         !self.0.exhaustion.lock().episodes.is_empty()
     }
 
-    fn evidence(&self, record: &PoolRecord, still_for: Duration, now: Moment) -> Evidence {
-        Evidence {
-            connecting: None,
-            still_for,
-            stalled: self.probe(record, now),
-        }
-    }
-
     /// Makes the finding, after an attempt to connect where that may tell more.
-    fn alarm(&self, record: &Arc<PoolRecord>, mut alarm: Alarm) {
+    fn alarm(&self, record: &Arc<PoolRecord>, alarm: Alarm) {
         self.escalate();
-        let suspected = suspects_connecting(&alarm.pool) && alarm.evidence.connecting.is_none();
-        match record
-            .runtime()
-            .filter(|_| suspected && alarm.evidence.stalled.is_none())
-        {
-            Some(runtime) => {
-                let monitor = self.clone();
-                let record = Arc::clone(record);
-                let interval = self.0.config.get_report_interval();
-                runtime.spawn(async move {
-                    alarm.evidence.connecting = record.attempt(interval).await;
-                    monitor.0.reporter.say(finding(alarm));
-                });
+        let evidence = &alarm.evidence;
+        let may_tell_more = suspects_connecting(&alarm.pool)
+            && evidence.connecting == Connecting::NotTried
+            && evidence.stalled.is_none();
+        let mut unsaid = Unsaid {
+            monitor: self.clone(),
+            alarm: Some(alarm),
+        };
+        let Some(runtime) = record.runtime().filter(|_| may_tell_more) else {
+            return;
+        };
+        let record = Arc::clone(record);
+        let interval = self.0.config.get_report_interval();
+        runtime.spawn(async move {
+            let answer = record.attempt(interval).await;
+            if let Some(alarm) = &mut unsaid.alarm {
+                alarm.evidence.connecting = match answer {
+                    Ok(()) => Connecting::Works,
+                    Err(error) => Connecting::Fails(error),
+                };
             }
-            None => self.0.reporter.say(finding(alarm)),
-        }
+        });
     }
 
     /// Raises the detail for a while: the incident instruments itself.
@@ -208,17 +272,14 @@ impl Monitor {
         }
     }
 
-    /// Lowers the detail again when its time is over.
-    pub(super) fn deescalate(&self, now: Moment) {
-        let over = self
-            .0
-            .settings
-            .lock()
-            .escalated
-            .is_some_and(|until| until <= now);
-        if over {
+    /// Lowers the detail again when its time is over. True while it is raised.
+    pub(super) fn deescalate(&self, now: Moment) -> bool {
+        let until = self.0.settings.lock().escalated;
+        let is_over = until.is_some_and(|until| until <= now);
+        if is_over {
             self.change(|settings| settings.escalated = None);
         }
+        until.is_some() && !is_over
     }
 
     pub(super) fn record(&self, id: u64) -> Option<Arc<PoolRecord>> {
@@ -230,28 +291,89 @@ impl Monitor {
     }
 }
 
+/// For how long nothing may have moved before a deadlock is certain: so long that it is found before
+/// the first acquire gives up, and at least two looks.
+fn patience(acquire_timeout: Duration) -> Duration {
+    (acquire_timeout / 3).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
 impl Exhaustion {
-    /// For how long no holder came, went or was used.
-    fn still_for(&mut self, snapshot: &Snapshot, now: Moment) -> Duration {
-        let mut hasher = DefaultHasher::new();
+    /// Compares with what was seen before.
+    fn look(&mut self, snapshot: &Snapshot, now: Moment) {
+        let mut seen = HashMap::with_capacity(snapshot.holders.len());
         for holder in &snapshot.holders {
-            (
-                holder.id,
-                holder.uses,
-                holder.phase == Phase::Held,
-                holder.parked,
-            )
-                .hash(&mut hasher);
-            holder.activity.to_string().hash(&mut hasher);
+            let mut hasher = DefaultHasher::new();
+            (holder.uses, holder.rows, holder.parked).hash(&mut hasher);
+            (holder.phase, holder.activity.since()).hash(&mut hasher);
+            for waiter in &snapshot.waiters {
+                if waiter.owner == holder.owner {
+                    (waiter.id, waiter.woken_ago.is_some()).hash(&mut hasher);
+                }
+            }
+            let print = hasher.finish();
+            let since = match self.still.get(&holder.id) {
+                Some((known, since)) if *known == print => *since,
+                _ => now,
+            };
+            seen.insert(holder.id, (print, since));
         }
-        let print = hasher.finish();
-        match self.still {
-            Some((known, since)) if known == print => now.since(since),
-            _ => {
-                self.still = Some((print, now));
-                Duration::ZERO
+        self.still = seen;
+        self.in_progress.retain(|pool, _| {
+            let mut waiters = snapshot.waiters.iter();
+            waiters.any(|waiter| waiter.pool_id == *pool)
+        });
+        for pool in &snapshot.pools {
+            if pool.status.waiting > 0 {
+                let low = pool.status.in_progress;
+                let known = self.in_progress.entry(pool.id).or_insert(low);
+                *known = low.min(*known);
             }
         }
+    }
+
+    fn evidence(&self, pool: u64, now: Moment) -> Evidence {
+        Evidence {
+            still: self
+                .still
+                .iter()
+                .map(|(holder, (_, since))| (*holder, now.since(*since)))
+                .collect(),
+            in_progress: self.in_progress.get(&pool).copied(),
+            ..Evidence::default()
+        }
+    }
+
+    /// Whether a stuck pool has been so for long enough to say so.
+    fn deadlock(
+        &self,
+        pool: u64,
+        stuck: &Stuck,
+        snapshot: &Snapshot,
+        acquire_timeout: Duration,
+        waited: Duration,
+        now: Moment,
+    ) -> Option<Deadlock> {
+        let is_certain = stuck.certain.contains(&pool);
+        let is_suspected = stuck.suspected.contains(&pool) && waited >= acquire_timeout / 2;
+        if !is_certain && !is_suspected {
+            return None;
+        }
+        let is_concerned = |pool: &u64| {
+            stuck.certain.contains(pool) || (!is_certain && stuck.suspected.contains(pool))
+        };
+        let still_for = snapshot
+            .holders
+            .iter()
+            .filter(|holder| holder.phase == Phase::Held && is_concerned(&holder.pool_id))
+            .map(|holder| {
+                let known = self.still.get(&holder.id);
+                known.map_or(Duration::ZERO, |(_, since)| now.since(*since))
+            })
+            .min()?;
+        (still_for >= patience(acquire_timeout)).then_some(Deadlock {
+            is_certain,
+            still_for,
+        })
     }
 }
 
@@ -275,23 +397,17 @@ fn finding(alarm: Alarm) -> Finding {
     let mut holders = snapshot.holders;
     holders.retain(|holder| holder.pool_id == pool.id);
     Finding {
-        id,
-        kind: Kind::Exhausted,
         severity: match stage {
             Stage::Waiting => Severity::Warn,
             Stage::TimedOut => Severity::Error,
         },
-        pool: pool.name,
-        status: pool.status,
         runtime: evidence.stalled,
-        headline,
-        remedy: None,
-        first_seen: std::time::SystemTime::now(),
         holders,
         waiters,
         totals: snapshot.totals,
         causes,
         count: count.max(1),
+        ..Finding::new(id, Kind::Exhausted, &pool, headline)
     }
 }
 
@@ -326,24 +442,14 @@ fn headline(pool: &PoolInfo, stage: Stage, failed: Option<&Waiter>, causes: &[Ca
 }
 
 fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
+    let headline = format!(
+        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
+        pool.name,
+        span(lasted)
+    );
     Finding {
-        id,
-        kind: Kind::Exhausted,
         severity: Severity::Info,
-        pool: pool.name.clone(),
-        status: pool.status,
-        runtime: None,
-        headline: format!(
-            "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-            pool.name,
-            span(lasted)
-        ),
-        causes: Vec::new(),
-        holders: Vec::new(),
-        waiters: Vec::new(),
-        totals: Vec::new(),
-        remedy: None,
-        first_seen: std::time::SystemTime::now(),
         count: timeouts,
+        ..Finding::new(id, Kind::Exhausted, pool, headline)
     }
 }

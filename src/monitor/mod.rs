@@ -4,6 +4,7 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod cut;
 mod endings;
 mod exhaustion;
 mod scan;
@@ -16,9 +17,11 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
+pub use self::cut::CancelCounts;
+use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
-use crate::config::{Config, ConfigError, Detail, Threshold};
+use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge;
 use crate::registry::{
@@ -60,6 +63,7 @@ struct Inner {
     started: OnceLock<()>,
     stops: Mutex<Stops>,
     requests: Counters,
+    cut: Cuts,
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
@@ -121,6 +125,7 @@ impl Monitor {
             started: OnceLock::new(),
             stops: Mutex::default(),
             requests: Counters::default(),
+            cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
             suspects: Mutex::default(),
@@ -144,7 +149,7 @@ impl Monitor {
         GLOBAL.get_or_init(|| {
             let mut config = Config::default();
             let mut errors = Vec::new();
-            config.read(|name| std::env::var(name).ok(), |error| errors.push(error));
+            config.read(from_environment, |error| errors.push(error));
             for error in errors {
                 Voice::here().error(&format!("{error}; the default is used"));
             }
@@ -159,7 +164,11 @@ impl Monitor {
 
     /// Changes how much is recorded, from the next checkout on.
     pub fn set_detail(&self, detail: Detail) {
-        self.change(|settings| settings.detail = detail);
+        self.change(|settings| {
+            settings.detail = detail;
+            // Whoever sets it now wants this and not what an exhaustion made of it.
+            settings.escalated = None;
+        });
     }
 
     /// The hold time beyond which a holder is overdue.
@@ -195,12 +204,7 @@ impl Monitor {
     pub fn report(&self) -> Report {
         let now = Moment::now();
         let snapshot = self.snapshot(now);
-        let runtime = self
-            .0
-            .registry
-            .pools()
-            .iter()
-            .find_map(|pool| self.probe(pool, now));
+        let runtime = self.runtimes(now).sentence();
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
             judge::holds(&snapshot.holders)
@@ -267,6 +271,14 @@ impl Monitor {
         self.0.requests.read()
     }
 
+    /// What the requests that were cut were doing on the connections they held.
+    ///
+    /// A client that goes away is normal, so this is a counter and no finding. A request that held
+    /// nothing counts in [`Monitor::requests`] alone, one that held two counts twice here.
+    pub fn cancelled(&self) -> CancelCounts {
+        self.0.cut.read()
+    }
+
     #[cfg(feature = "tower")]
     pub(crate) fn request_started(&self, scope: &Scope) {
         self.0.scopes.insert(scope.id(), scope.clone());
@@ -276,6 +288,12 @@ impl Monitor {
     pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
         self.0.scopes.remove(&scope.id());
         self.0.requests.count(outcome);
+        if outcome == Outcome::Cancelled {
+            // What it holds is still there: it is dropped after this.
+            for cut in self.0.registry.cuts(scope.id()) {
+                self.0.cut.count(cut);
+            }
+        }
     }
 
     /// The shown form of a statement.
@@ -352,6 +370,20 @@ impl Monitor {
                 ));
             }
         });
+    }
+
+    /// A handle of a pool was given this threshold.
+    pub(crate) fn note_threshold(&self, threshold: Duration) {
+        if self.0.registry.note_threshold(threshold) {
+            // It may sleep for longer than that.
+            self.0.watchdog.wake_now();
+        }
+    }
+
+    /// The raw pool was handed out: somebody has to look how many connections it takes.
+    pub(crate) fn handed_out(&self, pool: &PoolRecord, site: CallSite) {
+        pool.handed_out(site);
+        self.0.watchdog.wake();
     }
 
     fn limits(&self) -> Limits {

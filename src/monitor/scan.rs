@@ -5,11 +5,13 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use super::stall::Runtime;
 use super::{Inner, Monitor};
 use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
 use crate::finding::Kind;
 use crate::judge;
+use crate::sink::Door;
 use crate::watchdog::{Next, Stop, Watchdog};
 
 /// One pass of the watchdog: copy, judge, say.
@@ -22,7 +24,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     let monitor = Monitor(inner);
     let registry = &monitor.0.registry;
-    monitor.deescalate(Moment::now());
+    let is_raised = monitor.deescalate(Moment::now());
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !monitor.has_suspects()
@@ -31,23 +33,33 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
             .iter()
             .any(|pool| pool.is_closing() || !pool.returns.is_empty())
     {
-        return Next::Rest;
+        let now = Moment::now();
+        let is_used_raw = registry
+            .pools()
+            .iter()
+            .any(|pool| pool.may_be_used_raw(now));
+        // A raised detail is lowered again also when nothing is out.
+        return match is_raised || is_used_raw {
+            true => Next::Scan(Watchdog::LONGEST),
+            false => Next::Rest,
+        };
     }
     let config = &monitor.0.config;
     let now = Moment::now();
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let stalled = match verdict.claims.is_empty() {
-        true => None,
-        false => registry
-            .pools()
-            .iter()
-            .find_map(|pool| monitor.probe(pool, now)),
+    let runtime = match verdict.claims.is_empty() {
+        true => Runtime::Runs,
+        false => monitor.runtimes(now),
     };
+    // Whom to blame is known when the probe has run, or is late.
+    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
         .into_iter()
+        .filter(|_| asked.is_none())
         .filter(|claim| everything || claim.kind.always_speaks())
         // While nothing can run, nothing can be given back.
         .filter(|claim| stalled.is_none() || claim.kind != Kind::OutlivedRequest)
@@ -62,13 +74,21 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     // After the claims: a holder that ended in the meantime is among these.
     let returned = door.returned(registry.take_ended(), &snapshot);
+    let limited = door.limited(now);
     drop(door);
+    if let Some(groups) = limited.groups {
+        monitor.0.reporter.note(groups_left_out(groups));
+    }
     for mut finding in [shown.findings, closings.findings, returned]
         .into_iter()
         .flatten()
     {
-        if stalled.is_some() {
-            finding.runtime.clone_from(&stalled);
+        if let Some(stalled) = stalled
+            .as_ref()
+            .filter(|_| finding.kind != Kind::ReturnedLate)
+        {
+            finding.headline = format!("{stalled}; {}", finding.headline);
+            finding.runtime = Some(stalled.clone());
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);
@@ -76,13 +96,30 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     monitor.scan_suspects();
     let returns = monitor.scan_returns(now);
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, shown.next, closings.next, waits, returns]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Watchdog::LONGEST);
+    let next = [
+        verdict.next,
+        asked,
+        shown.next,
+        closings.next,
+        limited.next,
+        waits,
+        returns,
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(Watchdog::LONGEST);
     // A holder that comes after this scan is due no sooner than the shortest threshold.
     Next::Scan(next.min(monitor.shortest_threshold()))
+}
+
+/// What is said instead of the findings beyond the limit by minute.
+fn groups_left_out(count: usize) -> String {
+    let groups = if count == 1 { "group" } else { "groups" };
+    format!(
+        "{count} more {groups} of holders overdue, not reported one by one ({} reports a minute); Monitor::report() lists all",
+        Door::A_MINUTE
+    )
 }
 
 impl Monitor {

@@ -7,19 +7,52 @@ use std::time::Duration;
 
 use super::Monitor;
 use crate::clock::{Moment, span};
-use crate::registry::PoolRecord;
+use crate::registry::{PoolRecord, Pulse};
 use crate::site::text;
 
-/// A probe that has not run for this long is late. Above what a busy machine takes to schedule.
-const LATE: Duration = Duration::from_millis(750);
+/// What is known of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Runtime {
+    Runs,
+    /// Not known yet: a probe is under way, and will have run or be late before long.
+    Asked,
+    /// It does not run what it is given; the sentence that says so.
+    Blocked(String),
+}
+
+impl Runtime {
+    /// How soon to look again when it is not known yet.
+    pub(super) const SOON: Duration = Duration::from_millis(10);
+
+    pub(super) fn sentence(self) -> Option<String> {
+        match self {
+            Self::Blocked(sentence) => Some(sentence),
+            Self::Runs | Self::Asked => None,
+        }
+    }
+}
 
 impl Monitor {
-    /// Probes the runtime of this pool; answers what blocks it when it is late.
-    pub(super) fn probe(&self, pool: &PoolRecord, now: Moment) -> Option<String> {
-        let late = pool.probe(now);
-        if late < LATE {
-            return None;
+    /// Probes the runtimes of all pools: the worst answer.
+    pub(super) fn runtimes(&self, now: Moment) -> Runtime {
+        let mut worst = Runtime::Runs;
+        for pool in self.0.registry.pools() {
+            match self.runtime(&pool, now) {
+                Runtime::Runs => {}
+                Runtime::Asked => worst = Runtime::Asked,
+                blocked @ Runtime::Blocked(_) => return blocked,
+            }
         }
+        worst
+    }
+
+    /// Probes the runtime of this pool.
+    pub(super) fn runtime(&self, pool: &PoolRecord, now: Moment) -> Runtime {
+        let late = match pool.probe(now) {
+            Pulse::Runs => return Runtime::Runs,
+            Pulse::Asked => return Runtime::Asked,
+            Pulse::Late(late) => late,
+        };
         let mut inside: Vec<(Duration, String)> = self
             .0
             .scopes
@@ -38,6 +71,6 @@ impl Monitor {
                 span(*since)
             );
         }
-        Some(sentence)
+        Runtime::Blocked(sentence)
     }
 }

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Database, Error};
+use sqlx_core::pool::MaybePoolConnection;
 
 use super::checkout::Checkout;
 use super::conn::Conn;
 use super::connection::PoolConnection;
+use super::strict::StrictError;
 use super::transaction::{DoomedTransaction, Transaction};
-use super::{CallSite, Pool, StrictError, hooks};
+use super::{CallSite, Pool, hooks};
 use crate::clock::Moment;
 use crate::registry::{Holder, HolderKind, Owner, Phase, Waiting};
 use crate::scope::Scope;
+use crate::site::Location;
 
 impl<DB: Database> Pool<DB> {
     /// Waits for a connection and registers its holder.
@@ -31,8 +34,22 @@ impl<DB: Database> Pool<DB> {
         kind: HolderKind,
         site: Option<CallSite>,
     ) -> Result<Conn<DB>, Error> {
-        self.refuse_nested()?;
         let since = Moment::now();
+        let (raw, backend) = self.wait(kind, site, since).await?;
+        Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
+    }
+
+    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one. Answers the
+    /// server's name of its backend too, where that was learned.
+    async fn wait(
+        &self,
+        kind: HolderKind,
+        site: Option<CallSite>,
+        since: Moment,
+    ) -> Result<(sqlx::pool::PoolConnection<DB>, Option<i64>), Error> {
+        if self.monitor.config().get_strict() {
+            self.refuse_nested(site)?;
+        }
         let mut acquire = pin!(hooks::learning(self.raw.acquire()));
         let mut polls = 0_u32;
         let mut waiting: Option<Waiting> = None;
@@ -64,15 +81,31 @@ impl<DB: Database> Pool<DB> {
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        match granted {
-            Ok((raw, backend)) => {
-                drop(waiting);
-                Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
+        granted.map_err(|error| {
+            self.failed(waiting.unwrap_or_else(register), &error);
+            error
+        })
+    }
+
+    /// In strict mode: nobody may wait for a connection of this pool while holding one on which no
+    /// statement runs.
+    ///
+    /// # Errors
+    /// A [`StrictError`] with both lines.
+    fn refuse_nested(&self, site: Option<CallSite>) -> Result<(), Error> {
+        let owner = Owner::current(Scope::current().as_ref());
+        let is_own = |holder: &Holder| {
+            holder.owner == Some(owner)
+                && holder.phase == Phase::Held
+                && holder.waits_for_its_owner()
+        };
+        match self.holders().iter().find(|holder| is_own(holder)) {
+            Some(holder) => Err(StrictError::NestedCheckout {
+                held: holder.acquired_by.clone(),
+                asked: site.map(Location::from),
             }
-            Err(error) => {
-                self.failed(waiting.unwrap_or_else(register), &error);
-                Err(error)
-            }
+            .error()),
+            None => Ok(()),
         }
     }
 
@@ -94,22 +127,6 @@ impl<DB: Database> Pool<DB> {
     pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
         let raw = self.raw.try_acquire()?;
         Some(self.grant(raw, None, kind, Some(site), Duration::ZERO))
-    }
-
-    /// In strict mode, a second checkout by who holds one already is an error.
-    fn refuse_nested(&self) -> Result<(), Error> {
-        if !self.monitor.config().get_strict() {
-            return Ok(());
-        }
-        let owner = Owner::current(Scope::current().as_ref());
-        let holds = |holder: &Holder| holder.phase == Phase::Held && holder.owner == Some(owner);
-        match self.holders().into_iter().find(holds) {
-            Some(holder) => Err(StrictError::NestedCheckout {
-                held: holder.acquired_by,
-            }
-            .error()),
-            None => Ok(()),
-        }
     }
 
     fn grant(
@@ -164,16 +181,20 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     }
 
     /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
-    /// `in_progress`.
+    /// `in_progress`. Its wait is seen like any other.
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
+        let site = CallSite::caller();
         let pool = self.clone();
-        self.record.handed_out(CallSite::caller());
+        self.monitor.handed_out(&self.record, site);
         Box::pin(async move {
+            let since = Moment::now();
+            let kind = HolderKind::Transaction;
+            let (raw, _) = pool.wait(kind, Some(site), since).await?;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
-            let raw = pool.raw.clone();
-            let begin = tokio::spawn(async move { raw.begin().await });
+            let raw = MaybePoolConnection::PoolConnection(raw);
+            let begin = tokio::spawn(sqlx::Transaction::begin(raw, None));
             match begin.await {
                 Ok(begun) => begun,
                 Err(error) => Err(Error::Io(std::io::Error::other(error))),
@@ -205,7 +226,7 @@ macro_rules! acquire_from_a_guard {
                 // A cut of this begin is nobody's mistake; what runs in the transaction is not seen.
                 cell.unsure();
                 cell.doom(conn.conduct.level > 0);
-                let raw = sqlx_core::pool::MaybePoolConnection::Connection(conn.raw_mut());
+                let raw = MaybePoolConnection::Connection(conn.raw_mut());
                 Box::pin(async move {
                     let begun = sqlx::Transaction::begin(raw, None).await;
                     cell.lent(site);

@@ -19,6 +19,10 @@ use super::witness;
 use crate::monitor::Monitor;
 use crate::registry::{Cell, Ending};
 
+/// What a statement answers.
+pub(super) type Results<'e, DB> =
+    BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, Error>>;
+
 /// A query that tells its text when the driver takes it.
 pub(super) struct Told<Q> {
     query: Q,
@@ -107,15 +111,12 @@ impl Drop for Flight {
 /// The results of a statement.
 pub(super) struct Rows<'e, DB: Database> {
     // Declared first: the driver's stream is dropped before the flight says that it was cut.
-    rows: BoxStream<'e, Result<Either<DB::QueryResult, DB::Row>, Error>>,
+    rows: Results<'e, DB>,
     flight: Flight,
 }
 
 impl<'e, DB: Database> Rows<'e, DB> {
-    pub(super) fn new(
-        rows: BoxStream<'e, Result<Either<DB::QueryResult, DB::Row>, Error>>,
-        cell: &Arc<Cell>,
-    ) -> Self {
+    pub(super) fn new(rows: Results<'e, DB>, cell: &Arc<Cell>) -> Self {
         Self {
             rows,
             flight: Flight::new(cell),

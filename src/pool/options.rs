@@ -3,6 +3,7 @@
 //! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them. Nor for
 //! what hooks do: see `hooks`.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,8 +89,8 @@ impl<DB: Database> PoolOptions<DB> {
     }
 
     /// Sets who watches the pool. Default: [`Monitor::global`].
-    pub fn monitor(mut self, monitor: &Monitor) -> Self {
-        self.monitor = Some(monitor.clone());
+    pub fn monitor(mut self, monitor: impl Borrow<Monitor>) -> Self {
+        self.monitor = Some(monitor.borrow().clone());
         self
     }
 

@@ -65,7 +65,11 @@ struct Live {
     last_used_by: Option<CallSite>,
     last_sql: Option<Arc<SqlText>>,
     uses: u32,
+    /// How many rows were handed over: a stream that is read is not stuck.
+    rows: u64,
     doing: Doing,
+    /// What the guard itself does on the connection, beside the user's statements.
+    own: Option<Use>,
     since: Moment,
     parked: bool,
     in_transaction: bool,
@@ -92,6 +96,18 @@ pub(crate) enum Use {
     Begin,
     Commit,
     Rollback,
+}
+
+/// In what a checkout was when its request was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Idle,
+    Begin,
+    Statement,
+    Commit,
+    Rollback,
+    /// Lent as a raw connection: what ran there was not seen.
+    Lent,
 }
 
 /// A reported holder that has come back.
@@ -136,7 +152,9 @@ impl Cell {
                 last_used_by: None,
                 last_sql: None,
                 uses: 0,
+                rows: 0,
                 doing: Doing::Idle,
+                own: None,
                 since: now,
                 parked: false,
                 in_transaction: false,
@@ -187,7 +205,9 @@ impl Cell {
 
     /// A row was handed over (`true`), or the next one was asked for.
     pub(crate) fn parked(&self, parked: bool) {
-        self.live.lock().parked = parked;
+        let mut live = self.live.lock();
+        live.parked = parked;
+        live.rows += u64::from(parked);
     }
 
     /// The statement ended.
@@ -224,6 +244,23 @@ impl Cell {
             live.last_used_at = Some(now);
         }
         live.enter(Doing::InFlight, now);
+        live.own = Some(what);
+    }
+
+    /// What a request that is cut now cuts.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let live = self.live.lock();
+        if live.phase != Phase::Held {
+            return None;
+        }
+        Some(match (live.doing, live.own) {
+            (_, Some(Use::Begin)) => Cut::Begin,
+            (_, Some(Use::Commit)) => Cut::Commit,
+            (_, Some(Use::Rollback)) => Cut::Rollback,
+            (Doing::InFlight, None) => Cut::Statement,
+            (Doing::Idle, None) => Cut::Idle,
+            (Doing::Unknown, None) => Cut::Lent,
+        })
     }
 
     /// What [`Cell::doing`] announced has ended. `open`: how many levels are open now.
@@ -360,16 +397,14 @@ impl Cell {
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
             phase: live.phase,
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
+            scope: self.scope.as_ref().map(ScopeInfo::of),
             task_id: self.task.map(|task| task.to_string()),
             span: self.span,
             overdue: live.phase == Phase::Held && running_for > threshold,
             threshold,
             unreported: self.policy.unreported,
             parked: live.parked,
+            rows: live.rows,
             running_for,
             activity_running_for: stops.running_between(live.since, until),
             pool_id: self.pool.id,
@@ -378,6 +413,8 @@ impl Cell {
                 .scope
                 .as_ref()
                 .and_then(Scope::ended)
+                // Taken later, by a task that carries the scope on, it is no remainder of it.
+                .filter(|(ended, _)| *ended >= self.acquired_at)
                 .map(|(ended, _)| stops.running_between(ended, until)),
             grace: self
                 .scope
@@ -409,6 +446,7 @@ pub(super) struct Released {
 impl Live {
     fn enter(&mut self, doing: Doing, now: Moment) {
         self.doing = doing;
+        self.own = None;
         self.since = now;
     }
 }

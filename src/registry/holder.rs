@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::scope::Scope;
-use crate::site::{Location, Stack};
+use crate::site::{Location, Stack, text};
 
 /// Names one checkout within its monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +68,16 @@ pub enum Activity {
     },
 }
 
+impl Activity {
+    pub(crate) fn since(self) -> SystemTime {
+        match self {
+            Activity::InFlight { since }
+            | Activity::Idle { since }
+            | Activity::Unknown { since } => since,
+        }
+    }
+}
+
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -107,10 +117,22 @@ pub enum Phase {
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ScopeInfo {
-    /// The route, or the name of the job.
-    pub name: String,
+    /// The route of the request, or the name of the job.
+    pub route: String,
     /// The request id, when there was one.
     pub request_id: Option<String>,
+}
+
+impl ScopeInfo {
+    /// A name is anything that a user may write, and is shown on one line.
+    pub(super) fn of(scope: &Scope) -> Self {
+        Self {
+            route: text::escape_text(scope.name(), 200).into_owned(),
+            request_id: scope
+                .request_id()
+                .map(|id| text::escape_text(id, 64).into_owned()),
+        }
+    }
 }
 
 /// The tracing span in which a checkout was made.
@@ -230,6 +252,9 @@ pub struct Holder {
     /// Rows were handed over and no more have been asked for.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) parked: bool,
+    /// How many rows were handed over.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) rows: u64,
     /// Hold time and time in this activity, without the time the process stood still.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) running_for: Duration,

@@ -44,10 +44,6 @@ impl Lease {
         &self.cell
     }
 
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.registry
-    }
-
     pub(crate) fn id(&self) -> HolderId {
         HolderId(self.cell.id)
     }

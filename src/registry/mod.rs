@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
+pub(crate) use self::cell::{Begun, Cell, Cut, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
-pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord};
+pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::returns::{Done, Returning, Stuck, Word};
 pub(crate) use self::snapshot::{Limits, Snapshot};
@@ -110,6 +110,20 @@ impl Registry {
             && self.gave_up.lock().is_empty()
     }
 
+    /// What the checkouts of a scope are doing, which is being cut.
+    #[cfg(feature = "tower")]
+    pub(crate) fn cuts(&self, scope: u64) -> Vec<Cut> {
+        let of_scope = |cell: &Cell| cell.scope.as_ref().is_some_and(|own| own.id() == scope);
+        // The cells first: a shard is not held while a cell is locked.
+        let cells: Vec<Arc<Cell>> = self
+            .holders
+            .iter()
+            .filter(|cell| of_scope(cell))
+            .map(|cell| Arc::clone(&cell))
+            .collect();
+        cells.iter().filter_map(|cell| cell.cut()).collect()
+    }
+
     pub(crate) fn take_ended(&self) -> Vec<Ended> {
         std::mem::take(&mut *self.ended.lock())
     }
@@ -133,16 +147,23 @@ impl Registry {
     /// A holder that ended in the meantime is handed to [`Registry::take_ended`] at once.
     pub(crate) fn claim(&self, holder: HolderId, finding: u64) {
         let cell = self.holders.get(&holder.0).map(|cell| Arc::clone(&cell));
-        if let Some(cell) = cell
-            && !cell.claim(finding)
-        {
-            self.ended.lock().push(cell.ended(finding));
-        }
+        let ended = match cell {
+            Some(cell) if cell.claim(finding) => return,
+            Some(cell) => cell.ended(finding),
+            // Since the snapshot it was released, and is back already.
+            None => Ended {
+                finding,
+                holder,
+                held_for: Duration::ZERO,
+            },
+        };
+        self.ended.lock().push(ended);
     }
 
-    pub(crate) fn note_threshold(&self, threshold: Duration) {
+    /// Notes the threshold of a handle; true when it is the shortest so far.
+    pub(crate) fn note_threshold(&self, threshold: Duration) -> bool {
         let nanos = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
-        self.shortest.fetch_min(nanos, Ordering::Relaxed);
+        self.shortest.fetch_min(nanos, Ordering::Relaxed) > nanos
     }
 
     /// The shortest threshold that any handle of a pool was given.

@@ -61,20 +61,36 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
+    /// When it last was; zero for never.
+    raw_since: AtomicU64,
     closing: Mutex<Vec<(u64, Closing)>>,
     in_progress: Mutex<Lows>,
     pub(crate) returns: Returns,
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
-    probe: Mutex<Option<Probe>>,
-    /// When we last tried to connect, and what came of it.
-    attempted: Mutex<Option<(Moment, Option<String>)>>,
+    probe: Mutex<Probe>,
+    /// When we last tried to connect, and what came of it. Held while we try: one at a time.
+    attempted: futures_util::lock::Mutex<Option<(Moment, Result<(), String>)>>,
 }
 
-/// A task that was sent to the runtime and has not run yet.
+/// A task that is sent to the runtime, to see that it runs.
+#[derive(Default)]
 struct Probe {
-    sent: Moment,
-    ran: Arc<AtomicBool>,
+    /// The one under way, with a flag that says when it ran.
+    sent: Option<(Moment, Arc<AtomicBool>)>,
+    /// When the latest that ran was sent.
+    answered: Option<Moment>,
+}
+
+/// What probes say of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// It ran one not long ago.
+    Runs,
+    /// One is under way.
+    Asked,
+    /// One is under way for this long.
+    Late(Duration),
 }
 
 /// Says that the probe ran, also when the runtime drops it at its end.
@@ -97,12 +113,13 @@ impl PoolRecord {
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             raw: Mutex::default(),
+            raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
             in_progress: Mutex::default(),
             returns: Returns::default(),
             runtime: Mutex::default(),
             probe: Mutex::default(),
-            attempted: Mutex::default(),
+            attempted: futures_util::lock::Mutex::default(),
         }
     }
 
@@ -125,41 +142,52 @@ impl PoolRecord {
         self.runtime.lock().clone()
     }
 
-    /// Sends a probe to the runtime, unless one is under way; answers for how long that one has not
-    /// been run.
-    pub(crate) fn probe(&self, now: Moment) -> Duration {
-        let mut probe = self.probe.lock();
-        if let Some(sent) = probe
-            .as_ref()
-            .filter(|probe| !probe.ran.load(Ordering::Acquire))
-        {
-            return now.since(sent.sent);
-        }
+    /// Looks at the latest probe of the runtime, and sends the next one if that has run.
+    pub(crate) fn probe(&self, now: Moment) -> Pulse {
+        /// Above what a busy machine takes to schedule a task.
+        const LATE: Duration = Duration::from_millis(750);
+        /// Longer than the watchdog sleeps.
+        const FRESH: Duration = Duration::from_secs(1);
         let Some(runtime) = self.runtime() else {
-            return Duration::ZERO;
+            return Pulse::Runs;
         };
-        let ran = Arc::new(AtomicBool::new(false));
-        *probe = Some(Probe {
-            sent: now,
-            ran: Arc::clone(&ran),
-        });
-        let ran = Ran(ran);
-        runtime.spawn(async move { drop(ran) });
-        Duration::ZERO
+        let mut probe = self.probe.lock();
+        match &probe.sent {
+            Some((sent, ran)) if ran.load(Ordering::Acquire) => {
+                probe.answered = Some(*sent);
+                probe.sent = None;
+            }
+            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            _ => {}
+        }
+        let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
+        if probe.sent.is_none() {
+            let ran = Arc::new(AtomicBool::new(false));
+            probe.sent = Some((now, Arc::clone(&ran)));
+            drop(probe);
+            let ran = Ran(ran);
+            // Not under the lock: a runtime that is gone drops the task here.
+            runtime.spawn(async move { drop(ran) });
+        }
+        match is_fresh {
+            true => Pulse::Runs,
+            false => Pulse::Asked,
+        }
     }
 
     /// Tries to connect beside the pool, unless that was done within `interval`; then answers what
-    /// came of it. `None`: it works, or cannot be tried.
-    pub(crate) async fn attempt(&self, interval: Duration) -> Option<String> {
-        let now = Moment::now();
-        if let Some((at, result)) = &*self.attempted.lock()
-            && now.since(*at) < interval
+    /// came of it.
+    pub(crate) async fn attempt(&self, interval: Duration) -> Result<(), String> {
+        let mut attempted = self.attempted.lock().await;
+        if let Some((at, result)) = &*attempted
+            && Moment::now().since(*at) < interval
         {
             return result.clone();
         }
-        let result = self.gauges.attempt().await.err();
-        let result = result.map(|error| text::escape_text(&error, 300).into_owned());
-        *self.attempted.lock() = Some((now, result.clone()));
+        let at = Moment::now();
+        let result = self.gauges.attempt().await;
+        let result = result.map_err(|error| text::escape_text(&error, 300).into_owned());
+        *attempted = Some((at, result.clone()));
         result
     }
 
@@ -169,7 +197,20 @@ impl PoolRecord {
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
     pub(crate) fn handed_out(&self, site: CallSite) {
+        self.raw_since
+            .store(Moment::now().as_nanos(), Ordering::Relaxed);
         self.raw.lock().add(site);
+    }
+
+    /// Whether a connection may be out through the raw pool. Only looking tells for how long, so
+    /// somebody has to look while this is so.
+    pub(crate) fn may_be_used_raw(&self, now: Moment) -> bool {
+        /// From the raw pool's handing out to its use.
+        const SOON: Duration = Duration::from_secs(2);
+        let Some(handed_out) = Moment::from_nanos(self.raw_since.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        self.status(now).in_progress > 0 || now.since(handed_out) < SOON
     }
 
     pub(crate) fn closing(&self, id: u64, closing: Closing) {

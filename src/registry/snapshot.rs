@@ -19,6 +19,7 @@ pub(crate) struct Limits {
 }
 
 /// Everything that is known at one moment. Holders and waiters stand oldest first.
+#[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) holders: Vec<Holder>,
     pub(crate) waiters: Vec<Waiter>,

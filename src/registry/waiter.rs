@@ -48,6 +48,8 @@ pub struct Waiter {
     pub scope: Option<ScopeInfo>,
 
     #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) id: u64,
+    #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) pool_id: u64,
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) owner: Option<Owner>,
@@ -58,6 +60,7 @@ pub struct Waiter {
 
 /// What is kept of an acquire while it waits.
 pub(super) struct WaiterCell {
+    id: u64,
     pub(super) pool: Arc<PoolRecord>,
     kind: HolderKind,
     policy: Policy,
@@ -108,10 +111,8 @@ impl WaiterCell {
             acquired_by: self.acquired_by.map(Location::from),
             waited_for: now.since(self.since),
             last_polled_ago: ago(&self.spy.polled_at).unwrap_or_default(),
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
+            scope: self.scope.as_ref().map(ScopeInfo::of),
+            id: self.id,
             pool_id: self.pool.id,
             owner: Some(self.owner),
             woken_ago: ago(&self.spy.woken_at),
@@ -124,7 +125,6 @@ impl WaiterCell {
 pub(crate) struct Waiting {
     registry: Arc<Registry>,
     cell: Arc<WaiterCell>,
-    id: u64,
     waker: Waker,
     /// It came to an end of its own: granted or refused. Otherwise it gave up.
     pub(crate) over: bool,
@@ -148,7 +148,9 @@ impl Registry {
             polled_at: AtomicU64::new(Moment::now().as_nanos()),
         });
         let waker = Waker::from(Arc::clone(&spy));
+        let id = self.new_id();
         let cell = Arc::new(WaiterCell {
+            id,
             pool: Arc::clone(pool),
             kind,
             policy,
@@ -158,12 +160,10 @@ impl Registry {
             scope,
             spy,
         });
-        let id = self.new_id();
         self.waiters.insert(id, Arc::clone(&cell));
         Waiting {
             registry: Arc::clone(self),
             cell,
-            id,
             waker,
             over: false,
         }
@@ -192,7 +192,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.registry.waiters.remove(&self.id);
+        self.registry.waiters.remove(&self.cell.id);
         self.cell.pool.waiting.fetch_sub(1, Ordering::AcqRel);
         if !self.over {
             self.registry.gave_up(self.view());

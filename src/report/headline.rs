@@ -9,7 +9,7 @@ use crate::registry::Holder;
 
 /// The headline of a finding about holders. `oldest` stands for all `count` of them.
 pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> String {
-    let times = if count > 1 {
+    let times = if count > 1 && kind != Kind::CloseBlocked {
         format!("{count} × ")
     } else {
         String::new()
@@ -21,7 +21,10 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
         Kind::HeldTooLong => format!("held {held}, {}", doing(oldest)),
         Kind::OutlivedRequest => format!("held {held}, outlived its request"),
         Kind::ReturnedLate => format!("returned late, after {held}"),
-        Kind::CloseBlocked => format!("close() waits for it, held {held}"),
+        Kind::CloseBlocked if count > 1 => {
+            format!("waits for {count} holders, the oldest held {held}")
+        }
+        Kind::CloseBlocked => format!("waits for one holder, held {held}"),
         Kind::DirtyReturn => format!("came back inside of a transaction, held {held}"),
         Kind::LostWrites => format!("its writes are lost, held {held}"),
         Kind::CommitUnknown => format!("its commit was cancelled in flight, held {held}"),
@@ -34,14 +37,14 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
     }
     match (&oldest.acquired_by, &oldest.last_sql) {
         (Some(site), _) => line += &format!(", acquired {site}"),
-        (None, Some(sql)) => line += &format!(", pooled statement {sql}"),
-        (None, None) => line += ", pooled statement",
+        (None, Some(sql)) => line += &format!(", by a statement on the pool itself: {sql}"),
+        (None, None) => line += ", by a statement on the pool itself",
     }
     if let Some(site) = &oldest.last_used_by {
         line += &format!(", last used {site}");
     }
     if let Some(scope) = &oldest.scope {
-        line += &format!(", serving {}", scope.name);
+        line += &format!(", serving {}", scope.route);
     }
     line
 }

@@ -9,7 +9,9 @@ use super::headline::doing;
 use super::{Group, Report};
 use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
-use crate::registry::{Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::judge::SAME_MOMENT;
+use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::site::Stack;
 
 const SITES: usize = 3;
 
@@ -60,16 +62,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
             row("acquired", format!("{site}   {}{label}", oldest.kind));
         }
         (None, Some(stack)) if wait_for_names || stack.named().is_some() => {
-            let first = stack.frames().first().map(|frame| match frame.location() {
-                Some(location) => format!("{location}   in {}", frame.function()),
-                None => format!("in {}", frame.function()),
-            });
-            row(
-                "acquired",
-                format!("{}   pooled statement", first.unwrap_or_default()),
-            );
+            row("acquired", pooled(stack));
         }
-        (None, _) => row("acquired", "by a statement on the pool itself".to_string()),
+        (None, _) => row("acquired", POOLED.to_string()),
     }
     let sql = oldest.last_sql.as_deref().unwrap_or_default();
     match &oldest.last_used_by {
@@ -98,13 +93,34 @@ fn state(kind: Option<Kind>, oldest: &Holder) -> String {
     match (oldest.phase, kind) {
         (Phase::Returning, _) => format!("returning, was held {held}"),
         (Phase::LeakedOnPurpose, _) => format!("leaked on purpose, {held} ago"),
-        (Phase::Held, Some(Kind::IdleInTransaction)) => format!(
+        // What it was doing when it was reported is no longer so.
+        (Phase::Held, Some(Kind::ReturnedLate)) => format!("returned late, was held {held}"),
+        (Phase::Held, Some(Kind::OutlivedRequest)) => format!("outlived its request, held {held}"),
+        (Phase::Held, Some(_)) if oldest.is_idle_in_transaction() => format!(
             "idle in transaction {}, held {held}",
             span(oldest.activity_for)
         ),
-        (Phase::Held, Some(Kind::OutlivedRequest)) => format!("outlived its request, held {held}"),
-        (Phase::Held, Some(_)) => format!("overdue, held {held}, {}", doing(oldest)),
-        (Phase::Held, None) => format!("held {held}, {}", doing(oldest)),
+        (Phase::Held, _) if oldest.overdue => format!("overdue, held {held}, {}", doing(oldest)),
+        (Phase::Held, _) => format!("held {held}, {}", doing(oldest)),
+    }
+}
+
+/// What stands for the line of a pooled statement: its caller is sqlx.
+const POOLED: &str = "by a statement on the pool itself";
+
+/// The first line of the user's code in the stack of a pooled statement.
+fn pooled(stack: &Stack) -> String {
+    let Some(frame) = stack.frames().first() else {
+        return POOLED.to_string();
+    };
+    let function = match frame.function() {
+        // A build with line tables only has no better name for an async function.
+        name if name.starts_with('{') => String::new(),
+        name => format!("   in {name}"),
+    };
+    match frame.location() {
+        Some(location) => format!("{location}{function}   {POOLED}"),
+        None => format!("{}   {POOLED}", function.trim_start()),
     }
 }
 
@@ -129,23 +145,25 @@ fn serving(group: &Group, oldest: &Holder) -> String {
         let eg = if requests > 1 { ", e.g." } else { "   request" };
         let _ = write!(text, "{eg} {id}");
     }
-    if let Some(ago) = oldest.polled_ago {
+    if let Some(ago) = oldest
+        .polled_ago
+        .filter(|_| group.kind != Some(Kind::ReturnedLate))
+    {
+        let quiet = matches!(oldest.activity, Activity::Idle { .. })
+            && ago + SAME_MOMENT >= oldest.activity_for;
         let _ = match ago.as_millis() {
             0 => write!(text, "; being polled now"),
-            // The last use lies inside of a poll, so a later one would have begun after it.
-            _ if oldest.uses > 0 && ago >= oldest.activity_for => {
-                write!(text, "; not polled since the last use")
-            }
+            _ if quiet => write!(text, "; not polled since the last use"),
             _ => write!(text, "; last polled {} ago", span(ago)),
         };
     }
     text
 }
 
-fn totals(pool: &str, totals: &[SiteTotal]) -> Option<String> {
+fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool == pool)
+        .filter(|total| total.pool_id == pool)
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -207,7 +225,7 @@ impl fmt::Display for Report {
             for group in groups {
                 f.write_str(&block(group, true))?;
             }
-            for line in [totals(&pool.name, &self.totals), foot(pool)]
+            for line in [totals(pool.id, &self.totals), foot(pool)]
                 .into_iter()
                 .flatten()
             {
@@ -240,7 +258,7 @@ impl Finding {
         for group in self.groups() {
             text += &block(&group, wait_for_names);
         }
-        text += &totals(&self.pool, &self.totals).unwrap_or_default();
+        text += &totals(self.pool_id, &self.totals).unwrap_or_default();
         let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
         text
     }
@@ -296,5 +314,122 @@ impl fmt::Display for Finding {
             self.headline,
             self.body(true)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::harmless_holder;
+    use crate::report::headline;
+    use crate::site::Location;
+    use std::time::{Duration, SystemTime};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn idle_in_transaction() -> Holder {
+        let since = SystemTime::UNIX_EPOCH;
+        Holder {
+            kind: crate::registry::HolderKind::Transaction,
+            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
+            last_used_by: Some(Location::new("src/repo.rs", 91, 22)),
+            last_sql: Some("UPDATE orders SET state = ? WHERE id = ?".into()),
+            held_for: SECOND * 12,
+            uses: 1,
+            activity: Activity::Idle { since },
+            activity_for: SECOND * 11,
+            in_transaction: true,
+            overdue: true,
+            ..harmless_holder()
+        }
+    }
+
+    fn shown(holder: Holder, kind: Kind) -> String {
+        block(&Group::of(vec![holder], None, Some(kind)), true)
+    }
+
+    #[test]
+    fn a_block_names_both_lines_the_statement_and_the_remedy() {
+        assert_eq!(
+            shown(idle_in_transaction(), Kind::IdleInTransaction),
+            "  1 × idle in transaction 11.0 s, held 12.0 s, first seen 00:00:00\n      \
+             acquired   src/repo.rs:88:31   Transaction\n      \
+             last used  src/repo.rs:91:22   UPDATE orders SET state = ? WHERE id = ?\n      \
+             likely     it does something after repo.rs:91 that is not this database, with the \
+             transaction open: commit before, or do it first\n"
+        );
+    }
+
+    #[test]
+    fn what_has_returned_is_not_said_to_be_anything_now() {
+        let back = Holder {
+            polled_ago: Some(SECOND * 11),
+            ..idle_in_transaction()
+        };
+        let text = shown(back, Kind::ReturnedLate);
+        assert!(text.contains("returned late, was held 12.0 s"), "{text}");
+        for word in ["overdue", "idle", "polled"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_overdue_is_called_overdue() {
+        let young = Holder {
+            in_transaction: false,
+            overdue: false,
+            ..idle_in_transaction()
+        };
+        assert!(!shown(young.clone(), Kind::CloseBlocked).contains("overdue"));
+        let old = Holder {
+            overdue: true,
+            ..young
+        };
+        assert!(shown(old, Kind::CloseBlocked).contains("overdue, held 12.0 s, idle for 11.0 s"));
+    }
+
+    #[test]
+    fn a_poll_at_the_last_use_is_told_from_one_after_it() {
+        let polled = |ago| {
+            let mut text = String::new();
+            let holder = Holder {
+                polled_ago: Some(ago),
+                ..idle_in_transaction()
+            };
+            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong));
+            text += &serving(&group, &holder);
+            text
+        };
+        assert_eq!(polled(SECOND * 11), "; not polled since the last use");
+        assert_eq!(polled(SECOND), "; last polled 1.0 s ago");
+        assert_eq!(polled(Duration::ZERO), "; being polled now");
+    }
+
+    #[test]
+    fn a_pooled_statement_without_a_stack_has_words_for_its_line() {
+        let pooled = Holder {
+            acquired_by: None,
+            last_used_by: None,
+            ..idle_in_transaction()
+        };
+        let text = shown(pooled, Kind::HeldTooLong);
+        assert!(
+            text.contains("acquired   by a statement on the pool itself\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_headline_of_a_close_counts_its_holders_once() {
+        let oldest = idle_in_transaction();
+        let line = |count| headline(Kind::CloseBlocked, "orders", &oldest, count);
+        assert!(
+            line(6).starts_with(
+                "pool \"orders\": waits for 6 holders, the oldest held 12.0 s, acquired"
+            )
+        );
+        assert!(
+            line(1).starts_with("pool \"orders\": waits for one holder, held 12.0 s, acquired")
+        );
     }
 }

@@ -28,6 +28,7 @@ struct Episode {
     last_sign: Moment,
     waiting_said: bool,
     timeout_said: bool,
+    deadlock_said: bool,
     timeouts: u64,
 }
 
@@ -48,10 +49,14 @@ pub(crate) struct Episodes {
 
 impl Episodes {
     /// Notes a sign of exhaustion. Answers the finding to make, if this stage was not said yet.
+    ///
+    /// That it is a deadlock is worth saying also when somebody is known to wait: it will not pass,
+    /// and whoever waits has not failed yet.
     pub(crate) fn sign(
         &mut self,
         pool: u64,
         stage: Stage,
+        is_deadlock: bool,
         now: Moment,
         new_id: impl FnOnce() -> FindingId,
     ) -> Option<FindingId> {
@@ -61,10 +66,12 @@ impl Episodes {
             last_sign: now,
             waiting_said: false,
             timeout_said: false,
+            deadlock_said: false,
             timeouts: 0,
         });
         episode.last_sign = now;
         let said = match stage {
+            Stage::Waiting if is_deadlock => episode.deadlock_said,
             // After a failure, that somebody waits is no news.
             Stage::Waiting => episode.waiting_said || episode.timeout_said,
             Stage::TimedOut => {
@@ -76,7 +83,15 @@ impl Episodes {
             Stage::Waiting => episode.waiting_said = true,
             Stage::TimedOut => episode.timeout_said = true,
         }
+        episode.deadlock_said |= is_deadlock;
         (!said).then_some(episode.finding)
+    }
+
+    /// A finding of another stage names the deadlock.
+    pub(crate) fn deadlock_is_said(&mut self, pool: u64) {
+        if let Some(episode) = self.open.get_mut(&pool) {
+            episode.deadlock_said = true;
+        }
     }
 
     /// Takes out the episodes that are over.
@@ -119,7 +134,7 @@ mod tests {
     fn each_stage_is_said_once_an_episode_under_one_id() {
         let mut episodes = Episodes::default();
         let id = || FindingId(7);
-        let mut sign = |stage, time| episodes.sign(1, stage, at(time), id);
+        let mut sign = |stage, time| episodes.sign(1, stage, false, at(time), id);
         assert_eq!(sign(Stage::Waiting, 1), Some(FindingId(7)));
         assert_eq!(sign(Stage::Waiting, 500), None);
         assert_eq!(sign(Stage::TimedOut, 900), Some(FindingId(7)));
@@ -130,8 +145,8 @@ mod tests {
     #[test]
     fn an_episode_is_over_a_second_after_its_last_sign_and_then_begins_anew() {
         let mut episodes = Episodes::default();
-        episodes.sign(1, Stage::Waiting, at(1), || FindingId(1));
-        episodes.sign(1, Stage::TimedOut, at(801), || FindingId(2));
+        episodes.sign(1, Stage::Waiting, false, at(1), || FindingId(1));
+        episodes.sign(1, Stage::TimedOut, false, at(801), || FindingId(2));
         assert_eq!(episodes.over(at(1800)), []);
         let over = Over {
             pool: 1,
@@ -141,7 +156,21 @@ mod tests {
         };
         assert_eq!(episodes.over(at(1801)), [over]);
         assert!(episodes.is_empty());
-        let again = episodes.sign(1, Stage::Waiting, at(5000), || FindingId(3));
+        let again = episodes.sign(1, Stage::Waiting, false, at(5000), || FindingId(3));
         assert_eq!(again, Some(FindingId(3)));
+    }
+
+    #[test]
+    fn a_deadlock_is_news_once_also_when_somebody_is_known_to_wait() {
+        let mut episodes = Episodes::default();
+        let mut sign = |is_deadlock, time| {
+            episodes
+                .sign(1, Stage::Waiting, is_deadlock, at(time), || FindingId(7))
+                .is_some()
+        };
+        assert!(sign(false, 1));
+        assert!(sign(true, 100));
+        assert!(!sign(true, 200));
+        assert!(!sign(false, 300));
     }
 }
