@@ -11,6 +11,8 @@ mod stage;
 mod begin;
 mod commit;
 mod drops;
+mod faults;
+mod findings;
 mod limits;
 mod nested;
 mod scripts;
