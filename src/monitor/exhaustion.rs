@@ -110,7 +110,7 @@ impl Monitor {
             }
             let door = &self.0.door;
             // While the runtime does not run, the causes are others: look again when that is known.
-            if runtime == Runtime::Asked {
+            if matches!(runtime, Runtime::Asked | Runtime::Silent) {
                 wake_in(Runtime::SOON);
                 // Whoever gave up is known now or never.
                 if left.is_none() {

@@ -45,12 +45,14 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let runtime = match verdict.claims.is_empty() {
+    let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
+    let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,
         false => monitor.runtimes(now),
     };
     // Whom to blame is known when the probe has run, or is late.
-    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let asked = (runtime == Runtime::Asked && !verdict.claims.is_empty()).then_some(Runtime::SOON);
+    let is_silent = runtime == Runtime::Silent;
     let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
@@ -85,6 +87,8 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         {
             finding.headline = format!("{stalled}; {}", finding.headline);
             finding.runtime = Some(stalled.clone());
+        }
+        if stalled.is_some() || is_silent {
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);

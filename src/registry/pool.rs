@@ -83,7 +83,7 @@ pub(crate) enum Pulse {
     /// It ran one not long ago.
     Runs,
     /// One is under way.
-    Asked,
+    Asked(Duration),
     /// One is under way for this long.
     Late(Duration),
 }
@@ -154,6 +154,10 @@ impl PoolRecord {
             Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
             _ => {}
         }
+        let asked_for = match &probe.sent {
+            Some((sent, _)) => now.since(*sent),
+            None => Duration::ZERO,
+        };
         let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
         if probe.sent.is_none() {
             let ran = Arc::new(AtomicBool::new(false));
@@ -165,7 +169,7 @@ impl PoolRecord {
         }
         match is_fresh {
             true => Pulse::Runs,
-            false => Pulse::Asked,
+            false => Pulse::Asked(asked_for),
         }
     }
 
