@@ -52,6 +52,8 @@ pub(crate) struct PoolRecord {
     gauges: Box<dyn Gauges>,
     pub(super) held: AtomicU32,
     pub(super) returning: AtomicU32,
+    /// How many of `held` have no record: they were checked out at detail `off`.
+    pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
@@ -105,6 +107,7 @@ impl PoolRecord {
             gauges,
             held: AtomicU32::new(0),
             returning: AtomicU32::new(0),
+            unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             raw: Mutex::default(),
@@ -226,6 +229,11 @@ impl PoolRecord {
     /// The oldest `close()` that has not ended.
     pub(crate) fn oldest_closing(&self) -> Option<Closing> {
         self.closing.lock().first().map(|(_, closing)| *closing)
+    }
+
+    /// How many are held of which nothing was recorded.
+    pub(crate) fn unlisted(&self) -> u32 {
+        self.unlisted.load(Ordering::Acquire)
     }
 
     pub(crate) fn count_orphan(&self) {
