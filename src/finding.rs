@@ -228,3 +228,15 @@ pub struct Finding {
     /// How many holders or waiters it speaks of.
     pub count: u64,
 }
+
+impl Finding {
+    /// How far an exhaustion has come: `waiting`, `timed_out` or `over`. `None` for other kinds.
+    pub fn phase(&self) -> Option<&'static str> {
+        match (self.kind, self.severity) {
+            (Kind::Exhausted, Severity::Warn) => Some("waiting"),
+            (Kind::Exhausted, Severity::Error) => Some("timed_out"),
+            (Kind::Exhausted, Severity::Info) => Some("over"),
+            _ => None,
+        }
+    }
+}
