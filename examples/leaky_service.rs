@@ -314,9 +314,9 @@ fn count_findings(monitor: &Monitor) -> mpsc::UnboundedReceiver<FindingId> {
 fn say_hello(monitor: &Monitor, url: &str) {
     println!("A service with four bugs serves on {url} with a pool of 10 connections.");
     match monitor.detail() {
-        Detail::Backtrace => println!(
-            "It sends itself traffic. The first report takes 2 s: half of the pool's acquire_timeout.\n"
-        ),
+        Detail::Backtrace => {
+            println!("It sends itself traffic. The first reports take 1 s to 2 s.\n")
+        }
         _ => println!(
             "\nDEBUG_DB_LEAKS is not on: who holds what is known, old holders are not reported. Ask for them:\n\
              \n    curl {url}/leaks\n\

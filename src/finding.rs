@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::registry::{Holder, PoolStatus, SiteTotal, Waiter};
+use crate::registry::{Holder, PoolInfo, PoolStatus, SiteTotal, Waiter};
 
 /// Names one finding within its monitor. Prints as `#a3f`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,6 +203,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The pool's name.
     pub pool: String,
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) pool_id: u64,
     /// The pool's counters when it was found.
     pub status: PoolStatus,
     /// What blocks the runtime, when it does not run what it is given.
@@ -237,6 +239,27 @@ impl Finding {
             (Kind::Exhausted, Severity::Error) => Some("timed_out"),
             (Kind::Exhausted, Severity::Info) => Some("over"),
             _ => None,
+        }
+    }
+
+    /// A finding about this pool, with nothing in it yet but its headline.
+    pub(crate) fn new(id: FindingId, kind: Kind, pool: &PoolInfo, headline: String) -> Self {
+        Self {
+            id,
+            kind,
+            severity: kind.severity(),
+            pool: pool.name.clone(),
+            pool_id: pool.id,
+            status: pool.status,
+            runtime: None,
+            headline,
+            causes: Vec::new(),
+            holders: Vec::new(),
+            waiters: Vec::new(),
+            totals: Vec::new(),
+            remedy: None,
+            first_seen: SystemTime::now(),
+            count: 0,
         }
     }
 }

@@ -4,8 +4,8 @@
 //! the whole process stood still. Not responsible for what is looked at: the monitor hands in the
 //! scan.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ impl Watchdog {
     const SHORTEST: Duration = Duration::from_millis(2);
     /// A wake-up later than this means that the process did not run.
     const LATE: Duration = Duration::from_millis(250);
+    /// One later than this means that it was stopped: a busy machine is not that late.
+    const STOPPED: Duration = Duration::from_secs(2);
 
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -101,18 +103,19 @@ impl Watchdog {
 
     fn run(&self, mut scan: impl FnMut(Option<Stop>) -> Next) {
         let mut stop = None;
+        // A mistake of ours in one pass must not end detection.
+        let mut scan = |stop| {
+            catch_unwind(AssertUnwindSafe(|| scan(stop))).unwrap_or(Next::Scan(Self::LONGEST))
+        };
         while !self.stopped.load(Ordering::SeqCst) {
             match scan(stop.take()) {
                 Next::End => return,
                 Next::Scan(time) => {
                     self.armed.store(true, Ordering::SeqCst);
                     let time = time.clamp(Self::SHORTEST, Self::LONGEST);
-                    let due = Moment::now().after(time);
+                    let parked = Moment::now();
                     thread::park_timeout(time);
-                    let now = Moment::now();
-                    if now.since(due) > Self::LATE {
-                        stop = Some((due, now));
-                    }
+                    stop = stood_still(parked, time, Moment::now());
                 }
                 Next::Rest => {
                     self.armed.store(false, Ordering::SeqCst);
@@ -125,6 +128,24 @@ impl Watchdog {
                 }
             }
         }
+    }
+}
+
+/// The span in which the process stood still, if it did, while the thread was parked for `time`.
+///
+/// When it began is not known. After a long stop the answer is the safe one, the moment of parking:
+/// a holder that became overdue on paper while nothing ran is not to be blamed. After a short one
+/// it is the moment when the thread should have woken up: on a machine that is always late, the
+/// other answer would subtract all time there is.
+fn stood_still(parked: Moment, time: Duration, now: Moment) -> Option<Stop> {
+    let due = parked.after(time);
+    let late = now.since(due);
+    if late > Watchdog::STOPPED {
+        Some((parked, now))
+    } else if late > Watchdog::LATE {
+        Some((due, now))
+    } else {
+        None
     }
 }
 
@@ -150,6 +171,39 @@ mod tests {
         looks.recv_timeout(patience).expect("a look after a wake");
         watchdog.stop();
         while looks.recv_timeout(patience).is_ok() {}
+    }
+
+    #[test]
+    fn a_long_stop_began_with_the_sleep_and_a_short_one_at_its_end() {
+        let at = |millis: u64| Moment::from_nanos(millis * 1_000_000).expect("not zero");
+        let slept = Duration::from_millis(400);
+        let stop = |woken| stood_still(at(1000), slept, at(woken));
+        assert_eq!(stop(1300), None, "woken early");
+        assert_eq!(stop(1400 + 250), None, "a little late");
+        assert_eq!(stop(1400 + 251), Some((at(1400), at(1651))));
+        assert_eq!(stop(1400 + 2000), Some((at(1400), at(3400))));
+        assert_eq!(stop(1400 + 2001), Some((at(1000), at(3401))));
+    }
+
+    #[test]
+    fn a_panic_in_a_pass_does_not_end_it() {
+        let watchdog = Watchdog::new();
+        let (looked, looks) = channel();
+        let mut passes = 0;
+        watchdog
+            .start(move |_| {
+                passes += 1;
+                looked.send(()).expect("the test listens");
+                assert!(passes > 1, "the first pass panics");
+                Next::Rest
+            })
+            .expect("a thread");
+        for _ in 0..2 {
+            looks
+                .recv_timeout(Duration::from_secs(20))
+                .expect("another look");
+        }
+        watchdog.stop();
     }
 
     #[test]

@@ -84,6 +84,12 @@ impl From<Duration> for Threshold {
     }
 }
 
+impl PartialEq<Duration> for Threshold {
+    fn eq(&self, other: &Duration) -> bool {
+        matches!(self, Threshold::Fixed(threshold) if threshold == other)
+    }
+}
+
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,7 +143,7 @@ impl Config {
     /// # Errors
     /// The first variable whose value cannot be read: which, its value, and what is allowed.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_lookup(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+        Self::from_lookup(from_environment)
     }
 
     /// Reads the settings from any place that maps names to values. An empty value is an unset one.
@@ -276,6 +282,12 @@ impl Config {
     pub fn get_strict(&self) -> bool {
         self.strict
     }
+}
+
+/// The value of a variable. One that is no text is shown as well as it can be, so that it is not
+/// taken for an unset one.
+pub(crate) fn from_environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A setting that cannot be read: which, its value, and what is allowed.

@@ -1,15 +1,12 @@
 //! Holders that are out for too long.
 //!
-//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight: a claim never says
-//! more than was seen, so a transaction is called idle only when that is known.
+//! Responsible for `held_too_long`, `idle_in_transaction` and `outlived_request`. The rule of sight:
+//! a claim never says more than was seen, so a transaction is called idle only when that is known.
 
 use std::time::Duration;
 
 use crate::finding::Kind;
 use crate::registry::{Holder, HolderId, Phase};
-
-/// How long `held_too_long` waits for `idle_in_transaction` to become true of the same holder.
-const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// One thing that may be said of one holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +45,31 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
             .map(|limit| Passed::of(holder.activity_running_for, limit));
         verdict.wake_in(held.next);
         let outlived = holder.scope_ended_for.map(|ended| {
-            verdict.wake_in(holder.grace.saturating_sub(ended));
-            ended > holder.grace
+            let outlived = ended > holder.grace;
+            if !outlived {
+                verdict.wake_in(holder.grace - ended);
+            }
+            outlived
         });
         if let Some(idle) = &idle {
             verdict.wake_in(idle.next);
         }
-        // An idle transaction usually passes both limits in the same instant: the claim that tells
-        // more is worth a moment.
+        // Idle since before its threshold, and not yet for its limit: the claim that tells more comes
+        // soon, and a finding once made would only be upgraded in silence.
         let soon = idle.as_ref().is_some_and(|idle| {
-            idle.milestone.is_none() && idle.next <= A_MOMENT && held.milestone == Some(1)
+            let began = holder
+                .running_for
+                .saturating_sub(holder.activity_running_for);
+            idle.milestone.is_none() && began < holder.threshold
         });
         let idle = idle.and_then(|idle| idle.milestone);
+        let held_milestone = held.milestone.filter(|_| !soon);
         // The one that tells most: outlived > idle > held.
-        let claim = match (outlived, idle, held.milestone) {
+        let claim = match (outlived, idle, held_milestone) {
             (Some(true), _, held) => Some((Kind::OutlivedRequest, held.unwrap_or(1))),
             (_, Some(milestone), _) => Some((Kind::IdleInTransaction, milestone)),
-            (_, None, Some(milestone)) if !soon => Some((Kind::HeldTooLong, milestone)),
-            (_, None, _) => None,
+            (_, None, Some(milestone)) => Some((Kind::HeldTooLong, milestone)),
+            (_, None, None) => None,
         };
         verdict.claims.extend(claim.map(|(kind, milestone)| Claim {
             holder: holder.id,
@@ -147,19 +151,31 @@ mod tests {
     }
 
     #[test]
-    fn both_limits_passed_in_one_instant_make_one_claim_the_telling_one() {
+    fn a_transaction_that_will_soon_be_called_idle_is_not_called_held_before() {
         let mut holder = holder();
         holder.in_transaction = true;
         holder.activity = idle();
         holder.threshold = SECOND;
         holder.idle_limit = Some(SECOND);
-        holder.running_for = SECOND + TICK;
-        holder.activity_running_for = SECOND - TICK;
-        let verdict = holds(&[holder.clone()]);
-        assert_eq!(verdict.claims, []);
-        assert_eq!(verdict.next, Some(TICK));
-        holder.activity_running_for = SECOND / 2;
-        assert_eq!(kinds(&holder), [Kind::HeldTooLong], "not soon");
+        holder.running_for = SECOND + TICK * 5;
+        holder.activity_running_for = SECOND - TICK * 5;
+        assert_eq!(kinds(&holder), [], "its BEGIN took ten ticks");
+        assert_eq!(holds(&[holder.clone()]).next, Some(TICK * 5));
+        holder.running_for += TICK * 6;
+        holder.activity_running_for += TICK * 6;
+        assert_eq!(kinds(&holder), [Kind::IdleInTransaction]);
+    }
+
+    #[test]
+    fn a_transaction_at_work_beyond_its_threshold_is_called_held_between_two_statements() {
+        let mut holder = holder();
+        holder.in_transaction = true;
+        holder.activity = idle();
+        holder.threshold = SECOND;
+        holder.idle_limit = Some(SECOND);
+        holder.running_for = SECOND + SECOND / 10;
+        holder.activity_running_for = SECOND / 10;
+        assert_eq!(kinds(&holder), [Kind::HeldTooLong]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) fn remedy(holder: &Holder) -> Option<String> {
         _ if holder.uses == 0 => format!(
             "it was taken at {line} and not used yet: take it later, right before its first statement"
         ),
+        // What it does now began late in its life: it does not explain why it is out for so long.
+        _ if holder.activity_for.saturating_mul(2) < holder.held_for => return None,
         Activity::InFlight { .. } if holder.parked => {
             "its rows are not being read: the reader is slow, or waits for something itself; collect the rows first, or read faster".to_string()
         }
@@ -201,5 +203,23 @@ pub(crate) mod tests {
     #[test]
     fn without_evidence_nothing_is_said() {
         assert_eq!(remedy(&used(91)), None);
+    }
+
+    #[test]
+    fn what_began_a_moment_ago_does_not_explain_a_long_hold() {
+        let since = SystemTime::UNIX_EPOCH;
+        for activity in [Activity::InFlight { since }, Activity::Idle { since }] {
+            let mut busy = Holder {
+                activity,
+                held_for: Duration::from_secs(10),
+                activity_for: Duration::from_millis(3),
+                in_transaction: true,
+                uses: 40,
+                ..used(91)
+            };
+            assert_eq!(remedy(&busy), None, "forty statements, each of them short");
+            busy.activity_for = Duration::from_secs(9);
+            assert!(remedy(&busy).is_some(), "one of them is what it does");
+        }
     }
 }

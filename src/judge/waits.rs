@@ -260,7 +260,7 @@ fn pair(holder: &Holder, waiter: Option<&Waiter>) -> String {
     let who = holder
         .scope
         .as_ref()
-        .map_or("a task", |scope| scope.name.as_str());
+        .map_or("a task", |scope| scope.route.as_str());
     let taken = holder.acquired_by.as_ref().map_or_else(
         || "on the pool itself".to_string(),
         |site| format!("at {site}"),
@@ -353,7 +353,7 @@ fn saturated(
     };
     let top: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool == pool.name)
+        .filter(|total| total.pool_id == pool.id)
         .take(3)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -373,7 +373,7 @@ fn saturated(
     let mut routes: HashMap<(&str, Owner), usize> = HashMap::new();
     for waiter in waiters {
         if let (Some(scope), Some(owner)) = (&waiter.scope, waiter.owner) {
-            *routes.entry((scope.name.as_str(), owner)).or_default() += 1;
+            *routes.entry((scope.route.as_str(), owner)).or_default() += 1;
         }
     }
     if let Some(((route, _), count)) = routes.into_iter().max_by_key(|(_, count)| *count)

@@ -110,7 +110,7 @@ impl Monitor {
             }
             let door = &self.0.door;
             // While the runtime does not run, the causes are others: look again when that is known.
-            if runtime == Runtime::Asked {
+            if matches!(runtime, Runtime::Asked | Runtime::Silent) {
                 wake_in(Runtime::SOON);
                 // Whoever gave up is known now or never.
                 if left.is_none() {
@@ -397,23 +397,17 @@ fn finding(alarm: Alarm) -> Finding {
     let mut holders = snapshot.holders;
     holders.retain(|holder| holder.pool_id == pool.id);
     Finding {
-        id,
-        kind: Kind::Exhausted,
         severity: match stage {
             Stage::Waiting => Severity::Warn,
             Stage::TimedOut => Severity::Error,
         },
-        pool: pool.name,
-        status: pool.status,
         runtime: evidence.stalled,
-        headline,
-        remedy: None,
-        first_seen: std::time::SystemTime::now(),
         holders,
         waiters,
         totals: snapshot.totals,
         causes,
         count: count.max(1),
+        ..Finding::new(id, Kind::Exhausted, &pool, headline)
     }
 }
 
@@ -448,24 +442,14 @@ fn headline(pool: &PoolInfo, stage: Stage, failed: Option<&Waiter>, causes: &[Ca
 }
 
 fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
+    let headline = format!(
+        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
+        pool.name,
+        span(lasted)
+    );
     Finding {
-        id,
-        kind: Kind::Exhausted,
         severity: Severity::Info,
-        pool: pool.name.clone(),
-        status: pool.status,
-        runtime: None,
-        headline: format!(
-            "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-            pool.name,
-            span(lasted)
-        ),
-        causes: Vec::new(),
-        holders: Vec::new(),
-        waiters: Vec::new(),
-        totals: Vec::new(),
-        remedy: None,
-        first_seen: std::time::SystemTime::now(),
         count: timeouts,
+        ..Finding::new(id, Kind::Exhausted, pool, headline)
     }
 }

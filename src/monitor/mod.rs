@@ -20,7 +20,7 @@ pub use self::cut::CancelCounts;
 use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
-use crate::config::{Config, ConfigError, Detail, Threshold};
+use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge;
 use crate::registry::{
@@ -146,7 +146,7 @@ impl Monitor {
         GLOBAL.get_or_init(|| {
             let mut config = Config::default();
             let mut errors = Vec::new();
-            config.read(|name| std::env::var(name).ok(), |error| errors.push(error));
+            config.read(from_environment, |error| errors.push(error));
             for error in errors {
                 Voice::here().error(&format!("{error}; the default is used"));
             }
@@ -362,6 +362,20 @@ impl Monitor {
                 ));
             }
         });
+    }
+
+    /// A handle of a pool was given this threshold.
+    pub(crate) fn note_threshold(&self, threshold: Duration) {
+        if self.0.registry.note_threshold(threshold) {
+            // It may sleep for longer than that.
+            self.0.watchdog.wake_now();
+        }
+    }
+
+    /// The raw pool was handed out: somebody has to look how many connections it takes.
+    pub(crate) fn handed_out(&self, pool: &PoolRecord, site: CallSite) {
+        pool.handed_out(site);
+        self.0.watchdog.wake();
     }
 
     fn limits(&self) -> Limits {

@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
 use crate::finding::Kind;
 use crate::judge;
+use crate::sink::Door;
 use crate::watchdog::{Next, Stop, Watchdog};
 
 /// One pass of the watchdog: copy, judge, say.
@@ -28,8 +29,13 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         && !monitor.is_exhausted()
         && !registry.pools().iter().any(|pool| pool.is_closing())
     {
-        return match is_raised {
-            // It is lowered again also when nothing is out.
+        let now = Moment::now();
+        let is_used_raw = registry
+            .pools()
+            .iter()
+            .any(|pool| pool.may_be_used_raw(now));
+        // A raised detail is lowered again also when nothing is out.
+        return match is_raised || is_used_raw {
             true => Next::Scan(Watchdog::LONGEST),
             false => Next::Rest,
         };
@@ -39,12 +45,14 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let runtime = match verdict.claims.is_empty() {
+    let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
+    let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,
         false => monitor.runtimes(now),
     };
     // Whom to blame is known when the probe has run, or is late.
-    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let asked = (runtime == Runtime::Asked && !verdict.claims.is_empty()).then_some(Runtime::SOON);
+    let is_silent = runtime == Runtime::Silent;
     let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
@@ -64,7 +72,11 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     // After the claims: a holder that ended in the meantime is among these.
     let returned = door.returned(registry.take_ended(), &snapshot);
+    let limited = door.limited(now);
     drop(door);
+    if let Some(groups) = limited.groups {
+        monitor.0.reporter.note(groups_left_out(groups));
+    }
     for mut finding in [shown.findings, closings.findings, returned]
         .into_iter()
         .flatten()
@@ -75,21 +87,46 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         {
             finding.headline = format!("{stalled}; {}", finding.headline);
             finding.runtime = Some(stalled.clone());
+        }
+        if stalled.is_some() || is_silent {
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);
     }
     let waits = monitor.scan_waits(&snapshot, now);
-    let next = [verdict.next, asked, shown.next, closings.next, waits]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Watchdog::LONGEST);
+    let next = [
+        verdict.next,
+        asked,
+        shown.next,
+        closings.next,
+        limited.next,
+        waits,
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(Watchdog::LONGEST);
     // A holder that comes after this scan is due no sooner than the shortest threshold.
     Next::Scan(next.min(monitor.shortest_threshold()))
 }
 
+/// What is said instead of the findings beyond the limit by minute.
+fn groups_left_out(count: usize) -> String {
+    let groups = if count == 1 { "group" } else { "groups" };
+    format!(
+        "{count} more {groups} of holders overdue, not reported one by one ({} reports a minute); Monitor::report() lists all",
+        Door::A_MINUTE
+    )
+}
+
 impl Monitor {
+    /// A waiter is looked at several times before it gives up.
+    fn first_look(&self) -> Duration {
+        let pools = self.0.registry.pools();
+        let timeouts = pools.iter().map(|pool| pool.acquire_timeout() / 5);
+        timeouts.min().unwrap_or(Duration::MAX)
+    }
+
     /// No holder can become overdue in less time than this.
     fn shortest_threshold(&self) -> Duration {
         let limits = self.limits();
@@ -100,6 +137,7 @@ impl Monitor {
         fixed
             .min(limits.idle_in_transaction.unwrap_or(fixed))
             .min(self.0.config.get_wait())
+            .min(self.first_look())
             .min(self.0.registry.shortest_policy())
     }
 }

@@ -80,10 +80,7 @@ impl<DB: Database> Pool<DB> {
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        granted.map_err(|error| {
-            self.failed(waiting.unwrap_or_else(register), &error);
-            error
-        })
+        granted.inspect_err(|error| self.failed(waiting.unwrap_or_else(register), error))
     }
 
     /// In strict mode: nobody may wait for a connection of this pool while holding one on which no
@@ -184,7 +181,7 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
         let site = CallSite::caller();
         let pool = self.clone();
-        self.record.handed_out(site);
+        self.monitor.handed_out(&self.record, site);
         Box::pin(async move {
             let since = Moment::now();
             let kind = HolderKind::Transaction;

@@ -38,6 +38,13 @@ pub(super) struct Conduct {
     /// A nested begin was cut or refused, and rolled the outer transaction back (R8): whatever
     /// runs now would run in autocommit.
     pub(super) doomed: bool,
+    /// The end of a savepoint was cut: what its rollback will answer is not known, so the connection
+    /// stays doomed until it is back.
+    pub(super) torn: bool,
+    /// Dropped with a transaction that its guard knows of: to be rolled back, and nobody's mistake.
+    pub(super) in_transaction: bool,
+    /// The user said that nothing of it is wanted.
+    pub(super) discarded: bool,
 }
 
 impl<DB: Database> Conn<DB> {

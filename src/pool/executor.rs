@@ -1,6 +1,7 @@
 //! sqlx's `Executor` on everything that users pass to it.
 //!
-//! Responsible for `&mut Conn`, `&mut PoolConnection`, `&mut Transaction` and `&Pool`. One impl per
+//! Responsible for the surface of `&mut Conn`, `&mut PoolConnection`, `&mut Transaction` and `&Pool`;
+//! what happens below it is in `seen`. One impl per
 //! database for the guards: a generic one overflows the trait solver in users' code (E0275), which
 //! is why sqlx has none for its own guards.
 //!
@@ -11,13 +12,11 @@
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
-use sqlx::{Database, Describe, Either, Error, Execute, Executor, SqlStr};
+use sqlx::{Database, Describe, Error, Execute, Executor, SqlStr};
 
 use super::Pool;
 use super::conn::Conn;
-use super::flight::{Answer, Results, Rows, Told, tell};
-use super::transaction::DoomedTransaction;
-use crate::registry::HolderKind;
+use super::seen::{Results, Seen};
 use crate::site::CallSite;
 
 /// The calling line, when it is the user's own.
@@ -45,177 +44,6 @@ fn one<'e, R: Send + 'e>(
     row: BoxFuture<'e, Result<Option<R>, Error>>,
 ) -> BoxFuture<'e, Result<R, Error>> {
     Box::pin(row.and_then(async |row| row.ok_or(Error::RowNotFound)))
-}
-
-/// What an executor does, once for all guards and once for the pool.
-trait Seen<'c, DB: Database>: Sized + Send {
-    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, DB>;
-
-    fn optional<'e, 'q: 'e, E>(
-        self,
-        query: E,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, DB>;
-
-    fn prepared<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [DB::TypeInfo],
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
-    where
-        'c: 'e;
-
-    fn described<'e>(
-        self,
-        sql: SqlStr,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
-    where
-        'c: 'e;
-}
-
-impl<'c, DB: Database> Seen<'c, DB> for &'c mut Conn<DB>
-where
-    for<'a> &'a mut DB::Connection: Executor<'a, Database = DB>,
-{
-    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        if self.conduct.doomed {
-            let doomed = std::future::ready(Err(DoomedTransaction::error()));
-            return Box::pin(futures_util::stream::once(doomed));
-        }
-        let cell = self.used_by(by);
-        let query = Told::new(query, &cell, self.monitor());
-        Box::pin(Rows::<DB>::new(self.raw_mut().fetch_many(query), &cell))
-    }
-
-    fn optional<'e, 'q: 'e, E>(
-        self,
-        query: E,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        if self.conduct.doomed {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        let cell = self.used_by(by);
-        let query = Told::new(query, &cell, self.monitor());
-        Box::pin(Answer::new(self.raw_mut().fetch_optional(query), &cell))
-    }
-
-    fn prepared<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [DB::TypeInfo],
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
-    where
-        'c: 'e,
-    {
-        if self.conduct.doomed {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        let cell = self.used_by(by);
-        tell::<DB>(&sql, &cell, self.monitor());
-        let prepared = self.raw_mut().prepare_with(sql, parameters);
-        Box::pin(Answer::new(prepared, &cell))
-    }
-
-    fn described<'e>(
-        self,
-        sql: SqlStr,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
-    where
-        'c: 'e,
-    {
-        if self.conduct.doomed {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        let cell = self.used_by(by);
-        tell::<DB>(&sql, &cell, self.monitor());
-        Box::pin(Answer::new(self.raw_mut().describe(sql), &cell))
-    }
-}
-
-impl<'p, DB: Database> Seen<'p, DB> for &Pool<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
-    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        let pool = self.clone();
-        Box::pin(async_stream::try_stream! {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
-            let mut results = (&mut conn).many(query, None);
-            while let Some(result) = results.try_next().await? {
-                yield result;
-            }
-        })
-    }
-
-    fn optional<'e, 'q: 'e, E>(
-        self,
-        query: E,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, DB>,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
-            (&mut conn).optional(query, None).await
-        })
-    }
-
-    fn prepared<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [DB::TypeInfo],
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
-            (&mut conn).prepared(sql, parameters, None).await
-        })
-    }
-
-    fn described<'e>(
-        self,
-        sql: SqlStr,
-        by: Option<CallSite>,
-    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
-            (&mut conn).described(sql, None).await
-        })
-    }
 }
 
 /// The methods of `Executor`, from four that are given: `$self.many`, `.optional`, `.prepared` and

@@ -12,10 +12,12 @@ mod executor;
 mod flight;
 mod options;
 mod probe;
+mod seen;
 mod strict;
 mod transaction;
 mod watch;
 mod way_back;
+mod witness;
 
 use std::fmt;
 use std::future::Future;
@@ -294,7 +296,7 @@ impl<DB: Database> Pool<DB> {
     /// For `PgListener::connect_with`, `copy_in_raw` on a pool, and libraries that want sqlx's type.
     #[track_caller]
     pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
-        self.record.handed_out(CallSite::caller());
+        self.monitor.handed_out(&self.record, CallSite::caller());
         &self.raw
     }
 
@@ -351,7 +353,7 @@ impl<DB: Database> Pool<DB> {
     #[must_use]
     pub fn threshold(mut self, threshold: Duration) -> Self {
         self.policy.threshold = Some(threshold);
-        self.monitor.registry().note_threshold(threshold);
+        self.monitor.note_threshold(threshold);
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::time::Duration;
 
@@ -52,8 +53,8 @@ impl<DB: Database> PoolOptions<DB> {
     }
 
     /// Sets who watches the pool. Default: [`Monitor::global`].
-    pub fn monitor(mut self, monitor: &Monitor) -> Self {
-        self.monitor = Some(monitor.clone());
+    pub fn monitor(mut self, monitor: impl Borrow<Monitor>) -> Self {
+        self.monitor = Some(monitor.borrow().clone());
         self
     }
 

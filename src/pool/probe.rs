@@ -3,8 +3,10 @@
 //! Responsible for questions that need nothing but sqlx-core's `TransactionManager`, because a
 //! generic `Drop` knows of no `Executor`. Not responsible for when to ask: see `way_back`.
 
-use sqlx::{Database, Error, SqlStr};
+use sqlx::{Connection, Database, Error, SqlStr};
 use sqlx_core::transaction::TransactionManager;
+
+use super::witness::{self, Server};
 
 /// What was found on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,44 +19,111 @@ pub(super) enum Found {
 
 type Manager<DB> = <DB as Database>::TransactionManager;
 
+fn depth<DB: Database>(conn: &DB::Connection) -> usize {
+    Manager::<DB>::get_transaction_depth(conn)
+}
+
+/// So many answers may be waiting on a connection; more, and it is given up.
+const ANSWERS: usize = 64;
+
+/// Reads every answer that is still on its way, and makes sure that none is left.
+///
+/// The answer to something that was cut may be an error: it belongs to the cut statement, and taken
+/// for the answer to a question of ours it would mislead.
+///
+/// # Errors
+/// When the connection cannot be used; it is then to be closed.
+pub(super) async fn drain<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
+    for _ in 0..ANSWERS {
+        match conn.flush().await {
+            Ok(()) => return in_step::<DB>(conn).await,
+            Err(Error::Database(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Protocol("too many answers are waiting".into()))
+}
+
+/// Asks MariaDB for a value and compares it. sqlx's driver does not count what a prepare that was
+/// cut still has to answer: without this, one answer could be taken for another.
+async fn in_step<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
+    const SAID: i64 = 7_240_613_905;
+    if Server::of::<DB>(conn) != Server::MySql {
+        return Ok(());
+    }
+    match witness::number::<DB>(conn, "SELECT CAST(7240613905 AS SIGNED)").await? {
+        Some(SAID) => Ok(()),
+        _ => Err(Error::Protocol("the connection is out of step".into())),
+    }
+}
+
 /// Rolls back every level that sqlx knows of.
 ///
 /// # Errors
 /// What the server answers; the connection is then to be closed.
 pub(super) async fn roll_back<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
-    while Manager::<DB>::get_transaction_depth(conn) > 0 {
-        let before = Manager::<DB>::get_transaction_depth(conn);
+    if Server::of::<DB>(conn) != Server::Sqlite && depth::<DB>(conn) > 1 {
+        // A savepoint may be gone; only the outermost ROLLBACK has to succeed.
+        while depth::<DB>(conn) > 1 {
+            Manager::<DB>::start_rollback(conn);
+        }
+        drain::<DB>(conn).await?;
+    }
+    while depth::<DB>(conn) > 0 {
+        let before = depth::<DB>(conn);
         Manager::<DB>::rollback(conn).await?;
-        if Manager::<DB>::get_transaction_depth(conn) >= before {
+        if depth::<DB>(conn) >= before {
             return Err(Error::Protocol("a rollback did not end its level".into()));
         }
     }
     Ok(())
 }
 
-/// Asks the server whether a transaction is open, whatever the client believes, and rolls it back.
+/// What the server says of its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    None,
+    /// Open; sqlx counts it from now on.
+    Open,
+    Aborted,
+}
+
+/// Asks the server whether a transaction is open, when sqlx believes that none is.
 ///
 /// `begin_with("SELECT 1")` is a question with three answers: it succeeds inside of an open
 /// transaction, fails with `BeginFailed` outside of one, and with the server's error in an aborted
-/// one. Never an unconditional ROLLBACK: on PostgreSQL the clean case would log a warning.
+/// one.
 ///
 /// # Errors
 /// When the connection cannot be used; it is then to be closed.
-pub(super) async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
+pub(super) async fn standing<DB: Database>(conn: &mut DB::Connection) -> Result<Standing, Error> {
     match run::<DB>(conn, "SELECT 1").await {
-        Ok(()) => {
-            roll_back::<DB>(conn).await?;
-            Ok(Found::Dirty)
-        }
-        Err(Error::BeginFailed) => Ok(Found::Clean),
-        Err(Error::Database(_)) => match run::<DB>(conn, "ROLLBACK").await {
+        Ok(()) => Ok(Standing::Open),
+        Err(Error::BeginFailed) => Ok(Standing::None),
+        Err(Error::Database(_)) => Ok(Standing::Aborted),
+        Err(error) => Err(error),
+    }
+}
+
+/// Rolls back what [`standing`] found. Never an unconditional ROLLBACK: on PostgreSQL the clean case
+/// would log a warning.
+///
+/// # Errors
+/// When the connection cannot be used; it is then to be closed.
+pub(super) async fn heal<DB: Database>(
+    conn: &mut DB::Connection,
+    standing: Standing,
+) -> Result<Found, Error> {
+    match standing {
+        Standing::None => Ok(Found::Clean),
+        Standing::Open => roll_back::<DB>(conn).await.map(|()| Found::Dirty),
+        Standing::Aborted => match run::<DB>(conn, "ROLLBACK").await {
             Err(Error::BeginFailed) => Ok(Found::Dirty),
             Err(error) => Err(error),
             Ok(()) => Err(Error::Protocol(
                 "a transaction is open after ROLLBACK".into(),
             )),
         },
-        Err(error) => Err(error),
     }
 }
 

@@ -12,6 +12,7 @@ use sqlx::{Database, Error, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 
 use super::conn::Conn;
+use super::witness::Server;
 use crate::registry::{Ending, Use};
 use crate::site::CallSite;
 
@@ -22,6 +23,8 @@ use crate::site::CallSite;
 pub struct Transaction<'c, DB: Database> {
     conn: Bound<'c, DB>,
     state: State,
+    /// How many levels were open before this one.
+    outer: usize,
 }
 
 enum Bound<'c, DB: Database> {
@@ -36,7 +39,7 @@ enum State {
     Beginning,
     Open,
     /// COMMIT or ROLLBACK is in flight.
-    Ending,
+    Ending(Use),
     Ended,
 }
 
@@ -76,16 +79,18 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     /// # Cancel safety
     /// The guard exists before the first await point: whatever was sent is settled by its drop.
     async fn start(conn: Bound<'c, DB>, sql: Option<SqlStr>) -> Result<Self, Error> {
+        let outer = Manager::<DB>::get_transaction_depth(conn.raw());
         let mut tx = Self {
             conn,
             state: State::Beginning,
+            outer,
         };
         if tx.conn.conduct.doomed {
             tx.state = State::Ended;
             return Err(DoomedTransaction::error());
         }
-        let outer = tx.depth();
-        // On PostgreSQL and SQLite a nested begin that does not succeed rolls the outer one back.
+        // A nested begin that does not succeed takes the outer one with it (R8): on PostgreSQL the
+        // driver sends the rollback, elsewhere nobody knows what ran.
         tx.conn.conduct.doomed = outer > 0;
         tx.conn.cell().doing(Use::Begin);
         let begun = Manager::<DB>::begin(tx.conn.raw_mut(), sql).await;
@@ -133,7 +138,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         if self.conn.conduct.doomed {
             return Err(DoomedTransaction::error());
         }
-        self.state = State::Ending;
+        self.state = State::Ending(Use::Commit);
         self.conn.cell().doing(Use::Commit);
         let ended = Manager::<DB>::commit(self.conn.raw_mut()).await;
         self.ended(Use::Commit, ended)
@@ -144,7 +149,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     /// # Errors
     /// What the server answers. The way back rolls back in any case.
     pub async fn rollback(mut self) -> Result<(), Error> {
-        self.state = State::Ending;
+        self.state = State::Ending(Use::Rollback);
         self.conn.cell().doing(Use::Rollback);
         let ended = Manager::<DB>::rollback(self.conn.raw_mut()).await;
         self.ended(Use::Rollback, ended)
@@ -159,12 +164,15 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         self.conn.cell().did(what, ending, depth);
         if ended.is_ok() {
             self.state = State::Ended;
+        } else if self.state != State::Ended {
+            self.state = State::Open;
         }
         ended
     }
 
     /// Rolls back on purpose, without waiting: what a drop does, but never reported.
-    pub fn discard(self) {
+    pub fn discard(mut self) {
+        self.conn.conduct.discarded = true;
         drop(self);
     }
 
@@ -243,28 +251,72 @@ impl<DB: Database> fmt::Debug for Transaction<'_, DB> {
 
 impl<DB: Database> Drop for Transaction<'_, DB> {
     fn drop(&mut self) {
-        let level = self.depth();
-        match (self.state, &mut self.conn) {
-            (State::Ended, _) => {}
+        match self.state {
+            State::Ended => {}
             // Nothing that sqlx knows of is open; the way back asks the server.
-            (State::Beginning, conn) => conn.cell().unsure(),
+            State::Beginning => self.conn.cell().unsure(),
+            State::Open => self.abandon(),
+            State::Ending(_) => self.cut(),
+        }
+        if self.outer == 0 && !self.conn.conduct.torn {
+            // What was doomed is over. On a kept connection the next transaction is a new one.
+            self.conn.conduct.doomed = false;
+        }
+    }
+}
+
+impl<DB: Database> Transaction<'_, DB> {
+    /// Dropped while open.
+    fn abandon(&mut self) {
+        if let (Bound::Owned(conn), 0) = (&mut self.conn, self.outer) {
             // The way back rolls back, with the record showing `returning` until that is done.
-            (State::Open, Bound::Owned(_)) => {}
-            // A savepoint whose RELEASE was cut is perhaps gone: rolling back to it would abort
-            // the outer transaction in silence (R5).
-            (State::Ending, conn) if level > 1 && DB::NAME != "SQLite" => {
-                conn.conduct.doomed = true;
-                conn.conduct.close = true;
+            conn.conduct.in_transaction = true;
+            return;
+        }
+        if self.conn.conduct.doomed {
+            self.conn.cell().unsure();
+        }
+        if Server::of::<DB>(self.conn.raw()) == Server::Sqlite {
+            // Its levels are counted by another thread: one is open for sure, unless it is doomed.
+            if self.depth() > self.outer {
+                self.queue_rollback();
             }
-            (State::Open | State::Ending, conn) => {
-                conn.cell().unsure();
-                // Queued; it runs before the next statement, or on the way back. SQLite's worker
-                // counts on it after a cut COMMIT, and skips it.
-                if level > 0 {
-                    Manager::<DB>::start_rollback(conn.raw_mut());
-                    conn.cell().did(Use::Rollback, Ending::Cut, level - 1);
+            return;
+        }
+        while self.depth() > self.outer {
+            self.queue_rollback();
+        }
+    }
+
+    /// Dropped while COMMIT or ROLLBACK was in flight.
+    fn cut(&mut self) {
+        self.conn.cell().unsure();
+        if self.outer > 0 {
+            // The savepoint is perhaps gone: rolling back to it would abort the outer transaction
+            // in silence (R5), not rolling back would save what the caller may believe lost.
+            self.conn.conduct.doomed = true;
+            self.conn.conduct.torn = true;
+        }
+        match Server::of::<DB>(self.conn.raw()) {
+            // The worker skips one rollback after an end that was not taken note of. Not sending it
+            // would make it skip somebody else's.
+            Server::Sqlite => self.queue_rollback(),
+            _ if self.outer > 0 => {}
+            // Queued; it runs before the next statement, or on the way back. After a COMMIT that
+            // arrived, PostgreSQL answers with a warning.
+            _ => {
+                while self.depth() > 0 {
+                    self.queue_rollback();
                 }
             }
         }
+    }
+
+    fn queue_rollback(&mut self) {
+        let level = self.depth();
+        Manager::<DB>::start_rollback(self.conn.raw_mut());
+        self.conn
+            .cell()
+            .did(Use::Rollback, Ending::Cut, level.saturating_sub(1));
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Database};
 use super::Pool;
 use crate::monitor::Monitor;
 use crate::registry::{Attempt, Gauges, Policy, PoolRecord};
-use crate::site::sql::Dialect;
+use crate::site::{sql::Dialect, text};
 
 impl Monitor {
     /// Watches a finished pool under this name.
@@ -36,7 +36,9 @@ impl Monitor {
         self.start();
         let gauges = SqlxGauges(pool.clone());
         let record = self.registry().watch(gauges.identity(), |id, taken| {
-            PoolRecord::new(id, &unused(name, taken), Box::new(gauges))
+            // Escaped and cut before it is compared: the names that are taken are so too.
+            let name = text::escape_text(name, 90);
+            PoolRecord::new(id, &unused(&name, taken), Box::new(gauges))
         });
         record.runtime_is_here();
         Pool {

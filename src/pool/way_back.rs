@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, Database};
+use sqlx::{Connection, Database, Error};
 
 use super::checkout::Checkout;
 use super::conn::Conduct;
-use super::probe;
+use super::probe::{self, Found};
 
 /// A graceful close may not take longer; sqlx's own limit for the same.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -35,22 +35,37 @@ pub(super) async fn finish<DB: Database>(checkout: Checkout<DB>, conduct: Conduc
 }
 
 async fn walk<DB: Database>(mut checkout: Checkout<DB>, conduct: Conduct) {
-    let settled = !conduct.close && settle(&mut checkout).await.is_ok();
-    if settled {
+    let settled = settle(&mut checkout, conduct).await;
+    if settled.is_ok() && !conduct.close {
         checkout.return_to_pool().await;
     } else if let Ok(Err(error)) = tokio::time::timeout(CLOSE, checkout.close()).await {
         tracing::debug!(target: "leaktrace", %error, "closing a connection");
     }
 }
 
-async fn settle<DB: Database>(checkout: &mut Checkout<DB>) -> Result<(), sqlx::Error> {
-    let unsure = checkout.lease.cell().is_unsure();
+async fn settle<DB: Database>(
+    checkout: &mut Checkout<DB>,
+    conduct: Conduct,
+) -> Result<Found, Error> {
+    let doubts = checkout.lease.cell().doubts();
     let conn = checkout.raw_mut();
+    if conduct.close && !doubts.by_text {
+        return Ok(Found::Clean);
+    }
+    if doubts.cut {
+        probe::drain::<DB>(conn).await?;
+    }
+    let mut found = Found::Clean;
     if conn.is_in_transaction() {
         probe::roll_back::<DB>(conn).await?;
+        if !conduct.in_transaction && doubts.by_text {
+            found = Found::Dirty;
+        }
+    } else if doubts.unsure {
+        let standing = probe::standing::<DB>(conn).await?;
+        if probe::heal::<DB>(conn, standing).await? == Found::Dirty && doubts.by_text {
+            found = Found::Dirty;
+        }
     }
-    if unsure {
-        probe::settle::<DB>(conn).await?;
-    }
-    Ok(())
+    Ok(found)
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::doubts::Doubts;
 use super::holder::{Activity, Holder, HolderId, HolderKind, Owner, Phase, ScopeInfo, SpanInfo};
 use super::pool::{Policy, PoolRecord};
 use super::snapshot::Limits;
@@ -69,10 +70,7 @@ struct Live {
     parked: bool,
     in_transaction: bool,
     phase: Phase,
-    /// The server's state is not known from what was seen: ask it before the next borrower does.
-    unsure: bool,
-    /// A statement was seen to fail since the transaction began.
-    failed: bool,
+    doubts: Doubts,
     /// The finding that speaks of this holder.
     claimed: Option<u64>,
     released_at: Option<Moment>,
@@ -156,8 +154,7 @@ impl Cell {
                 parked: false,
                 in_transaction: false,
                 phase: Phase::Held,
-                unsure: false,
-                failed: false,
+                doubts: Doubts::default(),
                 claimed: None,
                 released_at: None,
                 done: false,
@@ -179,14 +176,14 @@ impl Cell {
         live.last_used_at = Some(now);
         live.last_sql = None;
         live.uses = live.uses.saturating_add(1);
-        live.unsure = true;
+        live.doubts.lent();
         live.enter(Doing::Unknown, now);
     }
 
     /// The text of the statement that is about to run.
     pub(crate) fn told(&self, sql: Arc<SqlText>) {
         let mut live = self.live.lock();
-        live.unsure |= sql.verb != Verb::Plain;
+        live.doubts.told(sql.verb);
         live.last_sql = Some(sql);
     }
 
@@ -214,17 +211,17 @@ impl Cell {
         let mut live = self.live.lock();
         live.parked = false;
         live.last_used_at = Some(now);
-        match ending {
-            Ending::Succeeded => match live.last_sql.as_ref().map(|sql| sql.verb) {
+        live.doubts.ended(ending);
+        if ending != Ending::Cut && std::mem::take(&mut live.doubts.rollback_queued) {
+            // It was sent before the statement, so the server has done it.
+            live.in_transaction = false;
+        }
+        if ending == Ending::Succeeded {
+            match live.last_sql.as_ref().map(|sql| sql.verb) {
                 Some(Verb::Begin) => live.in_transaction = true,
                 Some(Verb::Commit | Verb::Rollback) => live.in_transaction = false,
                 _ => {}
-            },
-            Ending::Failed => {
-                live.failed = true;
-                live.unsure = true;
             }
-            Ending::Cut => live.unsure = true,
         }
         live.enter(Doing::Idle, now);
     }
@@ -234,7 +231,7 @@ impl Cell {
     pub(crate) fn doing(&self, what: Use) {
         let now = Moment::now();
         let mut live = self.live.lock();
-        live.unsure = true;
+        live.doubts.unsure = true;
         if let Some(by) = live.borrowed_by.take() {
             live.last_used_by = Some(by);
         }
@@ -265,39 +262,30 @@ impl Cell {
     pub(crate) fn did(&self, what: Use, ending: Ending, open: usize) {
         let now = Moment::now();
         let mut live = self.live.lock();
-        live.in_transaction = open > 0;
+        match ending {
+            // Only queued: on the server the transaction is open until the next statement.
+            Ending::Cut => live.doubts.rollback_queued |= open == 0 && live.in_transaction,
+            Ending::Succeeded | Ending::Failed => live.in_transaction = open > 0,
+        }
         if ending == Ending::Succeeded {
-            match what {
-                // Before the first statement nothing is unsure; within a transaction, whatever was.
-                Use::Begin if open == 1 => {
-                    live.unsure = false;
-                    live.failed = false;
-                }
-                Use::Begin => {}
-                Use::Commit | Use::Rollback if open == 0 => {
-                    live.unsure = false;
-                    live.failed = false;
-                }
-                Use::Commit | Use::Rollback => {}
-            }
+            live.doubts.settled(what, open);
         }
         live.enter(Doing::Idle, now);
     }
 
-    /// A rollback was queued on a connection that is kept: it runs before the next statement.
+    /// Something of the guard's own was dropped in flight: the server has to be asked.
     pub(crate) fn unsure(&self) {
-        self.live.lock().unsure = true;
+        self.live.lock().doubts.was_cut();
     }
 
-    /// Whether the server has to be asked for its state before the next borrower gets it.
-    pub(crate) fn is_unsure(&self) -> bool {
+    /// What the way back has to settle.
+    pub(crate) fn doubts(&self) -> Doubts {
         let live = self.live.lock();
-        live.unsure || live.doing == Doing::InFlight
-    }
-
-    /// Whether a statement was seen to fail since the transaction began.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.live.lock().failed
+        let mut doubts = live.doubts;
+        if live.doing == Doing::InFlight {
+            doubts.was_cut();
+        }
+        doubts
     }
 
     /// Attaches a finding; false when the holder has already come back.
@@ -389,10 +377,7 @@ impl Cell {
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
             phase: live.phase,
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
+            scope: self.scope.as_ref().map(ScopeInfo::of),
             task_id: self.task.map(|task| task.to_string()),
             span: self.span,
             overdue: live.phase == Phase::Held && running_for > threshold,

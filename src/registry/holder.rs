@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::scope::Scope;
-use crate::site::{Location, Stack};
+use crate::site::{Location, Stack, text};
 
 /// Names one checkout within its monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,10 +117,22 @@ pub enum Phase {
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ScopeInfo {
-    /// The route, or the name of the job.
-    pub name: String,
+    /// The route of the request, or the name of the job.
+    pub route: String,
     /// The request id, when there was one.
     pub request_id: Option<String>,
+}
+
+impl ScopeInfo {
+    /// A name is anything that a user may write, and is shown on one line.
+    pub(super) fn of(scope: &Scope) -> Self {
+        Self {
+            route: text::escape_text(scope.name(), 200).into_owned(),
+            request_id: scope
+                .request_id()
+                .map(|id| text::escape_text(id, 64).into_owned()),
+        }
+    }
 }
 
 /// The tracing span in which a checkout was made.

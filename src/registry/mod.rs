@@ -11,6 +11,7 @@
 //! - `Registry::pools` is taken alone.
 
 mod cell;
+mod doubts;
 mod holder;
 mod lease;
 mod pool;
@@ -143,16 +144,23 @@ impl Registry {
     /// A holder that ended in the meantime is handed to [`Registry::take_ended`] at once.
     pub(crate) fn claim(&self, holder: HolderId, finding: u64) {
         let cell = self.holders.get(&holder.0).map(|cell| Arc::clone(&cell));
-        if let Some(cell) = cell
-            && !cell.claim(finding)
-        {
-            self.ended.lock().push(cell.ended(finding));
-        }
+        let ended = match cell {
+            Some(cell) if cell.claim(finding) => return,
+            Some(cell) => cell.ended(finding),
+            // Since the snapshot it was released, and is back already.
+            None => Ended {
+                finding,
+                holder,
+                held_for: Duration::ZERO,
+            },
+        };
+        self.ended.lock().push(ended);
     }
 
-    pub(crate) fn note_threshold(&self, threshold: Duration) {
+    /// Notes the threshold of a handle; true when it is the shortest so far.
+    pub(crate) fn note_threshold(&self, threshold: Duration) -> bool {
         let nanos = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
-        self.shortest.fetch_min(nanos, Ordering::Relaxed);
+        self.shortest.fetch_min(nanos, Ordering::Relaxed) > nanos
     }
 
     /// The shortest threshold that any handle of a pool was given.

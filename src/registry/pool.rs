@@ -52,11 +52,15 @@ pub(crate) struct PoolRecord {
     gauges: Box<dyn Gauges>,
     pub(super) held: AtomicU32,
     pub(super) returning: AtomicU32,
+    /// How many of `held` have no record: they were checked out at detail `off`.
+    pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
+    /// When it last was; zero for never.
+    raw_since: AtomicU64,
     closing: Mutex<Vec<(u64, Closing)>>,
     in_progress: Mutex<Lows>,
     /// The runtime that was last seen with this pool, for drops outside of any.
@@ -81,7 +85,7 @@ pub(crate) enum Pulse {
     /// It ran one not long ago.
     Runs,
     /// One is under way.
-    Asked,
+    Asked(Duration),
     /// One is under way for this long.
     Late(Duration),
 }
@@ -103,9 +107,11 @@ impl PoolRecord {
             gauges,
             held: AtomicU32::new(0),
             returning: AtomicU32::new(0),
+            unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             raw: Mutex::default(),
+            raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
             in_progress: Mutex::default(),
             runtime: Mutex::default(),
@@ -151,6 +157,10 @@ impl PoolRecord {
             Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
             _ => {}
         }
+        let asked_for = match &probe.sent {
+            Some((sent, _)) => now.since(*sent),
+            None => Duration::ZERO,
+        };
         let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
         if probe.sent.is_none() {
             let ran = Arc::new(AtomicBool::new(false));
@@ -162,7 +172,7 @@ impl PoolRecord {
         }
         match is_fresh {
             true => Pulse::Runs,
-            false => Pulse::Asked,
+            false => Pulse::Asked(asked_for),
         }
     }
 
@@ -188,7 +198,20 @@ impl PoolRecord {
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
     pub(crate) fn handed_out(&self, site: CallSite) {
+        self.raw_since
+            .store(Moment::now().as_nanos(), Ordering::Relaxed);
         self.raw.lock().add(site);
+    }
+
+    /// Whether a connection may be out through the raw pool. Only looking tells for how long, so
+    /// somebody has to look while this is so.
+    pub(crate) fn may_be_used_raw(&self, now: Moment) -> bool {
+        /// From the raw pool's handing out to its use.
+        const SOON: Duration = Duration::from_secs(2);
+        let Some(handed_out) = Moment::from_nanos(self.raw_since.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        self.status(now).in_progress > 0 || now.since(handed_out) < SOON
     }
 
     pub(crate) fn closing(&self, id: u64, closing: Closing) {
@@ -206,6 +229,11 @@ impl PoolRecord {
     /// The oldest `close()` that has not ended.
     pub(crate) fn oldest_closing(&self) -> Option<Closing> {
         self.closing.lock().first().map(|(_, closing)| *closing)
+    }
+
+    /// How many are held of which nothing was recorded.
+    pub(crate) fn unlisted(&self) -> u32 {
+        self.unlisted.load(Ordering::Acquire)
     }
 
     pub(crate) fn count_orphan(&self) {

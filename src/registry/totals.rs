@@ -19,6 +19,9 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SiteTotal {
+    /// A later pool may get the name of one that is gone.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) pool_id: u64,
     /// The pool's name.
     pub pool: String,
     /// What was checked out.
@@ -138,6 +141,7 @@ impl Totals {
                 let sum = entry.sum(number);
                 let count = u32::try_from(sum.count).ok().filter(|count| *count > 0)?;
                 let total = SiteTotal {
+                    pool_id: entry.key().pool,
                     pool: entry.pool.clone(),
                     kind: entry.key().kind,
                     label: entry

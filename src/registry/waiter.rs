@@ -114,10 +114,7 @@ impl WaiterCell {
             acquired_by: self.acquired_by.map(Location::from),
             waited_for: now.since(self.since),
             last_polled_ago: ago(&self.spy.polled_at).unwrap_or_default(),
-            scope: self.scope.as_ref().map(|scope| ScopeInfo {
-                name: scope.name().to_string(),
-                request_id: scope.request_id().map(str::to_string),
-            }),
+            scope: self.scope.as_ref().map(ScopeInfo::of),
             id: self.id,
             pool_id: self.pool.id,
             owner: Some(self.owner),

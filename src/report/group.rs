@@ -67,7 +67,7 @@ impl Group {
     pub(crate) fn of(holders: Vec<Holder>, finding: Option<FindingId>, kind: Option<Kind>) -> Self {
         let mut routes: HashMap<&str, usize> = HashMap::new();
         for scope in holders.iter().filter_map(|holder| holder.scope.as_ref()) {
-            *routes.entry(&scope.name).or_default() += 1;
+            *routes.entry(&scope.route).or_default() += 1;
         }
         let mut routes: Vec<(String, usize)> = routes
             .into_iter()

@@ -44,7 +44,7 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
         line += &format!(", last used {site}");
     }
     if let Some(scope) = &oldest.scope {
-        line += &format!(", serving {}", scope.name);
+        line += &format!(", serving {}", scope.route);
     }
     line
 }

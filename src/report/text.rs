@@ -160,10 +160,10 @@ fn serving(group: &Group, oldest: &Holder) -> String {
     text
 }
 
-fn totals(pool: &str, totals: &[SiteTotal]) -> Option<String> {
+fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool == pool)
+        .filter(|total| total.pool_id == pool)
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -225,7 +225,7 @@ impl fmt::Display for Report {
             for group in groups {
                 f.write_str(&block(group, true))?;
             }
-            for line in [totals(&pool.name, &self.totals), foot(pool)]
+            for line in [totals(pool.id, &self.totals), foot(pool)]
                 .into_iter()
                 .flatten()
             {
@@ -258,7 +258,7 @@ impl Finding {
         for group in self.groups() {
             text += &block(&group, wait_for_names);
         }
-        text += &totals(&self.pool, &self.totals).unwrap_or_default();
+        text += &totals(self.pool_id, &self.totals).unwrap_or_default();
         let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
         text
     }
@@ -314,5 +314,122 @@ impl fmt::Display for Finding {
             self.headline,
             self.body(true)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::harmless_holder;
+    use crate::report::headline;
+    use crate::site::Location;
+    use std::time::{Duration, SystemTime};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn idle_in_transaction() -> Holder {
+        let since = SystemTime::UNIX_EPOCH;
+        Holder {
+            kind: crate::registry::HolderKind::Transaction,
+            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
+            last_used_by: Some(Location::new("src/repo.rs", 91, 22)),
+            last_sql: Some("UPDATE orders SET state = ? WHERE id = ?".into()),
+            held_for: SECOND * 12,
+            uses: 1,
+            activity: Activity::Idle { since },
+            activity_for: SECOND * 11,
+            in_transaction: true,
+            overdue: true,
+            ..harmless_holder()
+        }
+    }
+
+    fn shown(holder: Holder, kind: Kind) -> String {
+        block(&Group::of(vec![holder], None, Some(kind)), true)
+    }
+
+    #[test]
+    fn a_block_names_both_lines_the_statement_and_the_remedy() {
+        assert_eq!(
+            shown(idle_in_transaction(), Kind::IdleInTransaction),
+            "  1 × idle in transaction 11.0 s, held 12.0 s, first seen 00:00:00\n      \
+             acquired   src/repo.rs:88:31   Transaction\n      \
+             last used  src/repo.rs:91:22   UPDATE orders SET state = ? WHERE id = ?\n      \
+             likely     it does something after repo.rs:91 that is not this database, with the \
+             transaction open: commit before, or do it first\n"
+        );
+    }
+
+    #[test]
+    fn what_has_returned_is_not_said_to_be_anything_now() {
+        let back = Holder {
+            polled_ago: Some(SECOND * 11),
+            ..idle_in_transaction()
+        };
+        let text = shown(back, Kind::ReturnedLate);
+        assert!(text.contains("returned late, was held 12.0 s"), "{text}");
+        for word in ["overdue", "idle", "polled"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_overdue_is_called_overdue() {
+        let young = Holder {
+            in_transaction: false,
+            overdue: false,
+            ..idle_in_transaction()
+        };
+        assert!(!shown(young.clone(), Kind::CloseBlocked).contains("overdue"));
+        let old = Holder {
+            overdue: true,
+            ..young
+        };
+        assert!(shown(old, Kind::CloseBlocked).contains("overdue, held 12.0 s, idle for 11.0 s"));
+    }
+
+    #[test]
+    fn a_poll_at_the_last_use_is_told_from_one_after_it() {
+        let polled = |ago| {
+            let mut text = String::new();
+            let holder = Holder {
+                polled_ago: Some(ago),
+                ..idle_in_transaction()
+            };
+            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong));
+            text += &serving(&group, &holder);
+            text
+        };
+        assert_eq!(polled(SECOND * 11), "; not polled since the last use");
+        assert_eq!(polled(SECOND), "; last polled 1.0 s ago");
+        assert_eq!(polled(Duration::ZERO), "; being polled now");
+    }
+
+    #[test]
+    fn a_pooled_statement_without_a_stack_has_words_for_its_line() {
+        let pooled = Holder {
+            acquired_by: None,
+            last_used_by: None,
+            ..idle_in_transaction()
+        };
+        let text = shown(pooled, Kind::HeldTooLong);
+        assert!(
+            text.contains("acquired   by a statement on the pool itself\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_headline_of_a_close_counts_its_holders_once() {
+        let oldest = idle_in_transaction();
+        let line = |count| headline(Kind::CloseBlocked, "orders", &oldest, count);
+        assert!(
+            line(6).starts_with(
+                "pool \"orders\": waits for 6 holders, the oldest held 12.0 s, acquired"
+            )
+        );
+        assert!(
+            line(1).starts_with("pool \"orders\": waits for one holder, held 12.0 s, acquired")
+        );
     }
 }

@@ -69,7 +69,6 @@ struct Inner {
     request_id: Option<Box<str>>,
     of_request: bool,
     grace: Option<Duration>,
-    started: Moment,
     polls: Polls,
     /// Zero while the scope lives; then the moment of its end with the outcome in the low bits, so
     /// that no reader sees the one without the other. Written once.
@@ -171,7 +170,6 @@ impl Scope {
             request_id: request_id.map(String::into_boxed_str),
             of_request,
             grace,
-            started: Moment::now(),
             polls: Polls::new(),
             end: AtomicU64::new(0),
             claimed: AtomicBool::new(of_request),
@@ -212,10 +210,6 @@ impl Scope {
     /// How long after its end a checkout may stay out; `None` leaves that to the monitor.
     pub(crate) fn grace(&self) -> Option<Duration> {
         self.0.grace
-    }
-
-    pub(crate) fn started(&self) -> Moment {
-        self.0.started
     }
 
     /// When and how it ended; `None` while it lives.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge::{Claim, remedy};
-use crate::registry::{Ended, Holder, HolderId, PoolStatus, Snapshot};
+use crate::registry::{Ended, Holder, HolderId, PoolInfo, PoolStatus, Snapshot};
 use crate::report::{GroupKey, headline};
 
 /// What was let through.
@@ -23,6 +23,15 @@ pub(crate) struct Shown {
     pub(crate) next: Option<Duration>,
 }
 
+/// What the limit by minute keeps back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limited {
+    /// How many groups, when it is time to say so.
+    pub(crate) groups: Option<usize>,
+    /// After how much time that may be said.
+    pub(crate) next: Option<Duration>,
+}
+
 #[derive(Clone, Copy)]
 struct Told {
     finding: FindingId,
@@ -32,7 +41,6 @@ struct Told {
 
 /// A finding whose holders have not all come back.
 struct Open {
-    pool: String,
     sample: Holder,
     out: HashSet<HolderId>,
     count: u64,
@@ -48,15 +56,20 @@ pub(crate) struct Door {
     spoke: HashMap<(GroupKey, Kind), Moment>,
     /// When findings were let through, for the limit by minute.
     recent: VecDeque<Moment>,
-    /// Held back by the limit by minute since it was last said.
-    held_back: HashSet<(GroupKey, Kind)>,
+    /// How many groups the last scan kept back because of the limit by minute, since when there are
+    /// any, and when that was last said.
+    left_out: usize,
+    limited_since: Option<Moment>,
+    limit_said: Option<Moment>,
     /// Calls of `close()` that were spoken of, with the time of the call.
     closings: HashMap<u64, Moment>,
 }
 
 impl Door {
     /// The most reports a minute; further ones become a count.
-    const A_MINUTE: usize = 20;
+    pub(crate) const A_MINUTE: usize = 20;
+    /// Groups that become overdue within this time are counted together.
+    const TOGETHER: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
     const GROUPS: usize = 1000;
 
@@ -67,7 +80,9 @@ impl Door {
             open: HashMap::new(),
             spoke: HashMap::new(),
             recent: VecDeque::new(),
-            held_back: HashSet::new(),
+            left_out: 0,
+            limited_since: None,
+            limit_said: None,
             closings: HashMap::new(),
         }
     }
@@ -86,6 +101,7 @@ impl Door {
         now: Moment,
     ) -> Shown {
         let mut shown = Shown::default();
+        self.left_out = 0;
         let holders: HashMap<HolderId, &Holder> = snapshot
             .holders
             .iter()
@@ -127,12 +143,11 @@ impl Door {
         for (claim, holder) in members {
             match self.told.get_mut(&claim.holder) {
                 // An open finding is upgraded in silence.
-                Some(told) if told.kind != kind => {
+                Some(told) if claim.milestone <= told.milestone => {
                     if rank(kind) > rank(told.kind) {
                         told.kind = kind;
                     }
                 }
-                Some(told) if claim.milestone <= told.milestone => {}
                 _ => fresh.push((*claim, *holder)),
             }
         }
@@ -147,8 +162,9 @@ impl Door {
             }
         }
         if !self.has_room(now) {
-            self.held_back.insert(key);
-            wake(shown, Self::MINUTE / 4);
+            self.left_out += 1;
+            let first = self.recent.front().map_or(now, |first| *first);
+            wake(shown, Self::MINUTE.saturating_sub(now.since(first)));
             return;
         }
         let spoken_before: HashSet<FindingId> = fresh
@@ -159,16 +175,14 @@ impl Door {
             Some(id) => id,
             None => self.new_id(),
         };
-        self.held_back.remove(&key);
         self.remember(key, interval, now);
         let oldest = members[0].1;
         let count = members.len() as u64;
         let open = self.open.entry(id).or_insert_with(|| Open {
-            pool: oldest.pool.clone(),
             sample: oldest.clone(),
             out: HashSet::new(),
             count: 0,
-            longest: Duration::ZERO,
+            longest: oldest.held_for,
         });
         for (claim, _) in &fresh {
             let milestone = claim.milestone;
@@ -178,6 +192,9 @@ impl Door {
                 milestone,
             });
             told.milestone = milestone;
+            if rank(kind) > rank(told.kind) {
+                told.kind = kind;
+            }
             if told.finding == id && open.out.insert(claim.holder) {
                 open.count += 1;
                 shown.claimed.push((claim.holder, id));
@@ -187,21 +204,15 @@ impl Door {
             .iter()
             .map(|(_, holder)| (*holder).clone())
             .collect();
+        let pool = pool_of(snapshot, oldest);
+        let headline = headline(kind, &pool.name, oldest, count);
         shown.findings.push(Finding {
-            id,
-            kind,
-            severity: kind.severity(),
-            pool: oldest.pool.clone(),
-            status: status(snapshot, &oldest.pool),
-            headline: headline(kind, &oldest.pool, oldest, count),
-            runtime: None,
-            causes: Vec::new(),
             remedy: remedy(oldest),
-            waiters: Vec::new(),
             totals: snapshot.totals.clone(),
             first_seen: oldest.acquired_at,
             holders,
             count,
+            ..Finding::new(id, kind, &pool, headline)
         });
     }
 
@@ -225,21 +236,13 @@ impl Door {
             let mut holder = open.sample;
             holder.held_for = open.longest;
             let kind = Kind::ReturnedLate;
+            let pool = pool_of(snapshot, &holder);
+            let headline = headline(kind, &pool.name, &holder, open.count);
             findings.push(Finding {
-                id,
-                kind,
-                severity: kind.severity(),
-                headline: headline(kind, &open.pool, &holder, open.count),
-                status: status(snapshot, &open.pool),
-                pool: open.pool,
-                runtime: None,
-                causes: Vec::new(),
-                remedy: None,
-                waiters: Vec::new(),
-                totals: Vec::new(),
                 first_seen: holder.acquired_at,
                 holders: vec![holder],
                 count: open.count,
+                ..Finding::new(id, kind, &pool, headline)
             });
         }
         findings
@@ -271,25 +274,18 @@ impl Door {
             let kind = Kind::CloseBlocked;
             let id = self.new_id();
             let by = crate::site::Location::from(closing.by);
+            let info = pool_of(snapshot, oldest);
+            let headline = format!(
+                "close() at {by} has waited {}; {}",
+                crate::clock::span(since),
+                headline(kind, &pool.name, oldest, holders.len() as u64)
+            );
             shown.findings.push(Finding {
-                id,
-                kind,
-                severity: kind.severity(),
-                pool: pool.name.clone(),
-                status: status(snapshot, &pool.name),
-                headline: format!(
-                    "close() at {by} has waited {}; {}",
-                    crate::clock::span(since),
-                    headline(kind, &pool.name, oldest, holders.len() as u64)
-                ),
-                runtime: None,
-                causes: Vec::new(),
                 remedy: remedy(oldest),
-                waiters: Vec::new(),
-                totals: Vec::new(),
                 first_seen: closing.since.wall(),
                 count: holders.len() as u64,
                 holders,
+                ..Finding::new(id, kind, &info, headline)
             });
         }
         shown
@@ -313,9 +309,30 @@ impl Door {
         self.recent.len() < Self::A_MINUTE
     }
 
-    /// How many groups were held back by the limit by minute, and not said since.
-    pub(crate) fn held_back(&self) -> usize {
-        self.held_back.len()
+    /// How many groups the limit by minute keeps back now: said once a minute, and not before
+    /// those that come together have come.
+    pub(crate) fn limited(&mut self, now: Moment) -> Limited {
+        if self.left_out == 0 {
+            self.limited_since = None;
+            return Limited::default();
+        }
+        let since = *self.limited_since.get_or_insert(now);
+        let due = self
+            .limit_said
+            .map_or(since, |said| said.after(Self::MINUTE))
+            .max(since)
+            .after(Self::TOGETHER);
+        if due > now {
+            return Limited {
+                groups: None,
+                next: Some(due.since(now)),
+            };
+        }
+        self.limit_said = Some(now);
+        Limited {
+            groups: Some(self.left_out),
+            next: None,
+        }
     }
 
     fn remember(&mut self, key: (GroupKey, Kind), interval: Duration, now: Moment) {
@@ -336,14 +353,20 @@ fn rank(kind: Kind) -> u8 {
     }
 }
 
-fn status(snapshot: &Snapshot, pool: &str) -> PoolStatus {
-    snapshot
-        .pools
-        .iter()
-        .find(|info| info.name == pool)
-        .map_or_else(PoolStatus::default, |info| info.status)
+/// What is known of the pool of this holder; its name alone when the pool is gone.
+fn pool_of(snapshot: &Snapshot, holder: &Holder) -> PoolInfo {
+    let known = snapshot.pools.iter().find(|pool| pool.id == holder.pool_id);
+    known.cloned().unwrap_or_else(|| PoolInfo {
+        id: holder.pool_id,
+        name: holder.pool.clone(),
+        status: PoolStatus::default(),
+        raw_handed_out: Vec::new(),
+    })
 }
 
 fn wake(shown: &mut Shown, time: Duration) {
     shown.next = Some(shown.next.map_or(time, |next| next.min(time)));
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,20 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::{FindingSink, Voice};
 use crate::finding::Finding;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What waits to be said.
+enum Words {
+    // Boxed: a finding is large, and the queue has room for 256 of the largest.
+    Finding(Box<Finding>),
+    /// Of leaktrace itself; for the log alone.
+    Note(String),
+}
 
 type Sinks = Arc<Mutex<Vec<Arc<dyn FindingSink>>>>;
 
@@ -18,7 +26,7 @@ type Sinks = Arc<Mutex<Vec<Arc<dyn FindingSink>>>>;
 /// was given has been said.
 pub(crate) struct Reporter {
     sinks: Sinks,
-    queue: Mutex<Option<SyncSender<Finding>>>,
+    queue: Mutex<Option<SyncSender<Words>>>,
     voice: Arc<Voice>,
     dropped: AtomicU64,
 }
@@ -42,6 +50,15 @@ impl Reporter {
 
     /// Hands a finding over. Never waits: what does not fit in the queue is counted.
     pub(crate) fn say(&self, finding: Finding) {
+        self.queue(Words::Finding(Box::new(finding)));
+    }
+
+    /// Hands a sentence over that is no finding. Never waits.
+    pub(crate) fn note(&self, text: String) {
+        self.queue(Words::Note(text));
+    }
+
+    fn queue(&self, words: Words) {
         let mut queue = self.queue.lock();
         let sender = match &*queue {
             Some(sender) => sender,
@@ -49,13 +66,12 @@ impl Reporter {
                 Some(sender) => queue.insert(sender),
                 None => {
                     // No thread can be had: rather late and here than never.
-                    self.voice.say(&finding);
+                    hand_over(&words, &self.sinks, &self.voice);
                     return;
                 }
             },
         };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(finding)
-        {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(words) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -65,7 +81,7 @@ impl Reporter {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn start(&self) -> Option<SyncSender<Finding>> {
+    fn start(&self) -> Option<SyncSender<Words>> {
         let (sender, receiver) = sync_channel(Self::QUEUE);
         let sinks = Arc::clone(&self.sinks);
         let voice = Arc::clone(&self.voice);
@@ -77,18 +93,47 @@ impl Reporter {
     }
 }
 
-fn run(findings: &Receiver<Finding>, sinks: &Sinks, voice: &Voice) {
-    while let Ok(finding) = findings.recv() {
-        // The log first: it does not wait for names.
-        let spoken = catch_unwind(AssertUnwindSafe(|| voice.say(&finding)));
-        drop(spoken);
-        let sinks: Vec<_> = sinks.lock().clone();
-        for sink in sinks {
-            if catch_unwind(AssertUnwindSafe(|| sink.finding(&finding))).is_err() {
-                voice.note("a finding sink panicked; the finding was handed to the others");
+fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
+    let mut unnamed: Vec<Words> = Vec::new();
+    loop {
+        let words = match queue.try_recv() {
+            Ok(words) => words,
+            // Naming takes a while: only when no line waits for it.
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                for words in unnamed.drain(..) {
+                    if let Words::Finding(finding) = words {
+                        survives(|| voice.say_stacks(&finding));
+                    }
+                }
+                match queue.recv() {
+                    Ok(words) => words,
+                    Err(_) => return,
+                }
             }
-        }
-        let spoken = catch_unwind(AssertUnwindSafe(|| voice.say_stacks(&finding)));
-        drop(spoken);
+        };
+        hand_over(&words, sinks, voice);
+        unnamed.push(words);
     }
+}
+
+fn hand_over(words: &Words, sinks: &Sinks, voice: &Voice) {
+    let finding = match words {
+        Words::Finding(finding) => finding,
+        Words::Note(text) => return survives(|| voice.note(text)).unwrap_or_default(),
+    };
+    // The log first: it does not wait for names.
+    survives(|| voice.say(finding));
+    let sinks: Vec<_> = sinks.lock().clone();
+    for sink in sinks {
+        if survives(|| sink.finding(finding)).is_none() {
+            survives(|| {
+                voice.note("a finding sink panicked; the finding was handed to the others");
+            });
+        }
+    }
+}
+
+/// Runs what belongs to the user (a sink, a subscriber, a closed stderr); a panic of it ends here.
+fn survives<R>(work: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }

@@ -114,7 +114,7 @@ fn line(finding: &Finding, body: &str) {
     let held_ms =
         oldest.map(|holder| u64::try_from(holder.held_for.as_millis()).unwrap_or(u64::MAX));
     let scope = oldest.and_then(|holder| holder.scope.as_ref());
-    let route = scope.map(|scope| scope.name.as_str());
+    let route = scope.map(|scope| scope.route.as_str());
     let request_id = scope.and_then(|scope| scope.request_id.as_deref());
     let sql = oldest.and_then(|holder| holder.last_sql.as_deref());
     // The level of an event is part of its static description: one arm for each.

@@ -139,6 +139,19 @@ pub(crate) fn listen(monitor: &Monitor) -> Capture<Finding> {
     findings
 }
 
+/// Waits until every holder is at least that old.
+#[track_caller]
+pub(crate) fn aged<DB: Database>(pool: &Pool<DB>, age: Duration) -> impl Future<Output = ()> {
+    let pool = pool.clone();
+    eventually("holders of some age", PATIENCE, async move || {
+        let ages: Vec<_> = pool.holders().iter().map(|h| h.held_for).collect();
+        ages.iter()
+            .all(|held| *held > age)
+            .then_some(())
+            .ok_or(ages)
+    })
+}
+
 /// What is seen of one holder: activity, line of the last use, last statement, uses.
 pub(crate) type Seen = (String, Option<u32>, Option<String>, u32);
 
@@ -203,7 +216,7 @@ fn what_is_seen(holder: &Holder) -> Seen {
     seen(
         &holder.activity.to_string(),
         holder.last_used_by.as_ref().map(|place| {
-            assert!(place.file().starts_with("tests/detection/"), "{place}");
+            assert!(place.file().starts_with("tests/"), "{place}");
             place.line()
         }),
         sql.as_deref(),

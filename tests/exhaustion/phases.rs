@@ -207,7 +207,7 @@ async fn a_request_that_gives_up_before_the_pool_does_is_noticed() {
     let scope = finding.waiters[0]
         .scope
         .as_ref()
-        .map(|scope| scope.name.as_str());
+        .map(|scope| scope.route.as_str());
     assert_eq!(scope, Some("GET /orders"));
     drop(held);
     bench.over().await;

@@ -29,7 +29,7 @@ where
     assert!(bench.monitor.waiters().is_empty());
     assert_eq!(pool.status().waiting, 0);
     assert_eq!(waiter.pool, "orders");
-    let scope = waiter.scope.as_ref().map(|scope| scope.name.as_str());
+    let scope = waiter.scope.as_ref().map(|scope| scope.route.as_str());
     assert_eq!(scope, Some("GET /orders"));
     waiter
 }

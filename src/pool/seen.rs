@@ -1,0 +1,190 @@
+//! How a statement is run so that it is seen.
+//!
+//! Responsible for [`Seen`]: the four ways to run a statement, on a connection and on the pool. Not
+//! responsible for the surface that users call (`executor`) or for what is noted (`flight`).
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use futures_util::TryStreamExt;
+use sqlx::{Database, Describe, Either, Error, Execute, Executor, SqlStr};
+
+use super::Pool;
+use super::conn::Conn;
+use super::flight::{Answer, Rows, Told, tell};
+use super::transaction::DoomedTransaction;
+use crate::registry::HolderKind;
+use crate::site::CallSite;
+
+pub(super) type Results<'e, DB> =
+    BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, Error>>;
+
+/// What an executor does, once for all guards and once for the pool.
+pub(super) trait Seen<'c, DB: Database>: Sized + Send {
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>;
+
+    fn optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>;
+
+    fn prepared<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'c: 'e;
+
+    fn described<'e>(
+        self,
+        sql: SqlStr,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'c: 'e;
+}
+
+impl<'c, DB: Database> Seen<'c, DB> for &'c mut Conn<DB>
+where
+    for<'a> &'a mut DB::Connection: Executor<'a, Database = DB>,
+{
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        if self.conduct.doomed {
+            let doomed = std::future::ready(Err(DoomedTransaction::error()));
+            return Box::pin(futures_util::stream::once(doomed));
+        }
+        let cell = self.used_by(by);
+        let query = Told::new(query, &cell, self.monitor());
+        Box::pin(Rows::<DB>::new(self.raw_mut().fetch_many(query), &cell))
+    }
+
+    fn optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        if self.conduct.doomed {
+            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        let cell = self.used_by(by);
+        let query = Told::new(query, &cell, self.monitor());
+        Box::pin(Answer::new(self.raw_mut().fetch_optional(query), &cell))
+    }
+
+    fn prepared<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'c: 'e,
+    {
+        if self.conduct.doomed {
+            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        let cell = self.used_by(by);
+        tell::<DB>(&sql, &cell, self.monitor());
+        let prepared = self.raw_mut().prepare_with(sql, parameters);
+        Box::pin(Answer::new(prepared, &cell))
+    }
+
+    fn described<'e>(
+        self,
+        sql: SqlStr,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'c: 'e,
+    {
+        if self.conduct.doomed {
+            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        let cell = self.used_by(by);
+        tell::<DB>(&sql, &cell, self.monitor());
+        Box::pin(Answer::new(self.raw_mut().describe(sql), &cell))
+    }
+}
+
+impl<'p, DB: Database> Seen<'p, DB> for &Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.clone();
+        Box::pin(async_stream::try_stream! {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut results = (&mut conn).many(query, None);
+            while let Some(result) = results.try_next().await? {
+                yield result;
+            }
+        })
+    }
+
+    fn optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).optional(query, None).await
+        })
+    }
+
+    fn prepared<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<DB::Statement, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).prepared(sql, parameters, None).await
+        })
+    }
+
+    fn described<'e>(
+        self,
+        sql: SqlStr,
+        by: Option<CallSite>,
+    ) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.clone();
+        Box::pin(async move {
+            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            (&mut conn).described(sql, None).await
+        })
+    }
+}

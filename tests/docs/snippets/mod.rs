@@ -1,0 +1,34 @@
+//! The Rust of README.md and docs/, so that it compiles: each block in them is a piece of this code.
+//!
+//! Responsible for nothing at run time. Where a page shows a bug, the code here has that bug.
+
+#![allow(dead_code, missing_debug_implementations)]
+
+mod bugs;
+mod guide;
+mod remedies;
+
+use std::error::Error;
+use std::time::Duration;
+
+type Failure = Box<dyn Error + Send + Sync>;
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// A service of another company.
+struct Partner;
+
+impl Partner {
+    async fn ask(&self, _what: &str) -> Result<String> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok("label 4711".into())
+    }
+
+    async fn send(&self, _row: i64) -> Result<()> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+}
+
+fn check(_id: i64) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The guarantee: nothing dirty reaches the next borrower, and nobody is told "committed" of data
+//! that is not there. Each fact about sqlx 0.9 has a pair of tests: raw sqlx shows the defect (when
+//! one of these fails, sqlx has changed), leaktrace does not.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[macro_use]
+mod stage;
+
+mod begin;
+mod commit;
+mod drops;
+mod nested;
+mod scripts;
