@@ -232,6 +232,16 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// How far an exhaustion has come: `waiting`, `timed_out` or `over`. `None` for other kinds.
+    pub fn phase(&self) -> Option<&'static str> {
+        match (self.kind, self.severity) {
+            (Kind::Exhausted, Severity::Warn) => Some("waiting"),
+            (Kind::Exhausted, Severity::Error) => Some("timed_out"),
+            (Kind::Exhausted, Severity::Info) => Some("over"),
+            _ => None,
+        }
+    }
+
     /// A finding about this pool, with nothing in it yet but its headline.
     pub(crate) fn new(id: FindingId, kind: Kind, pool: &PoolInfo, headline: String) -> Self {
         Self {

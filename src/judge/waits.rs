@@ -14,8 +14,6 @@ use crate::registry::{
 
 /// A waiter that was woken and not polled for this long is stranded.
 const STRANDED: Duration = Duration::from_millis(250);
-/// Rows that were not read between two collections at least this far apart are not being read.
-const PARKED: Duration = Duration::from_millis(10);
 
 /// What is known besides the snapshot.
 #[derive(Clone, Debug, Default)]
@@ -198,9 +196,11 @@ fn waits_for_another<'a>(
     let is_left_alone_since = |waiter: &Waiter| match holder.activity {
         // One that was used or taken since is used beside the wait, by another branch of a `join!`.
         Activity::Idle { .. } => holder.activity_for >= waiter.waited_for,
+        // Its rows have not been read for most of the wait.
         Activity::InFlight { .. } if holder.parked => {
             let still = evidence.still.get(&holder.id);
-            still.is_some_and(|still| *still >= PARKED) && holder.activity_for >= waiter.waited_for
+            still.is_some_and(|still| *still * 2 >= waiter.waited_for)
+                && holder.activity_for >= waiter.waited_for
         }
         Activity::InFlight { .. } | Activity::Unknown { .. } => false,
     };

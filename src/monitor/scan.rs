@@ -127,6 +127,13 @@ fn groups_left_out(count: usize) -> String {
 }
 
 impl Monitor {
+    /// A waiter is looked at several times before it gives up.
+    fn first_look(&self) -> Duration {
+        let pools = self.0.registry.pools();
+        let timeouts = pools.iter().map(|pool| pool.acquire_timeout() / 5);
+        timeouts.min().unwrap_or(Duration::MAX)
+    }
+
     /// No holder can become overdue in less time than this.
     fn shortest_threshold(&self) -> Duration {
         let limits = self.limits();
@@ -137,6 +144,7 @@ impl Monitor {
         fixed
             .min(limits.idle_in_transaction.unwrap_or(fixed))
             .min(self.0.config.get_wait())
+            .min(self.first_look())
             .min(self.0.registry.shortest_policy())
     }
 }

@@ -80,10 +80,7 @@ impl<DB: Database> Pool<DB> {
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        granted.map_err(|error| {
-            self.failed(waiting.unwrap_or_else(register), &error);
-            error
-        })
+        granted.inspect_err(|error| self.failed(waiting.unwrap_or_else(register), error))
     }
 
     /// In strict mode: nobody may wait for a connection of this pool while holding one on which no

@@ -149,8 +149,8 @@ impl PoolRecord {
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
         /// Above what a busy machine takes to schedule a task.
         const LATE: Duration = Duration::from_millis(750);
-        /// Longer than the watchdog sleeps.
-        const FRESH: Duration = Duration::from_secs(1);
+        /// An older answer says nothing of now.
+        const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
             return Pulse::Runs;
         };
