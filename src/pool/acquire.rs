@@ -39,7 +39,8 @@ impl<DB: Database> Pool<DB> {
         Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
     }
 
-    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
+    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one. Answers the
+    /// server's name of its backend too, where that was learned.
     async fn wait(
         &self,
         kind: HolderKind,
@@ -222,7 +223,7 @@ macro_rules! acquire_from_a_guard {
                 // A cut of this begin is nobody's mistake; what runs in the transaction is not seen.
                 cell.unsure();
                 cell.doom(conn.conduct.level > 0);
-                let raw = sqlx_core::pool::MaybePoolConnection::Connection(conn.raw_mut());
+                let raw = MaybePoolConnection::Connection(conn.raw_mut());
                 Box::pin(async move {
                     let begun = sqlx::Transaction::begin(raw, None).await;
                     cell.lent(site);

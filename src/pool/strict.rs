@@ -32,9 +32,10 @@ use crate::site::Location;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StrictError {
-    /// The transaction was aborted by a failed statement, so its commit would have saved nothing.
+    /// PostgreSQL had aborted the transaction after a failed statement, so its commit would have
+    /// saved nothing and said `Ok`.
     #[error(
-        "strict mode: the transaction was aborted by a failed statement: its commit would save nothing"
+        "strict mode: a failed statement had aborted the transaction: its commit would save nothing"
     )]
     NothingSaved,
     /// A connection was asked for while this task or request holds one of the same pool on which no
