@@ -3,7 +3,7 @@
 //! Responsible for making them and for the few statements that each database writes in its own way.
 
 // Other test binaries take it in too, and use a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 use std::time::Duration;
 
