@@ -5,6 +5,7 @@
 //! own methods to [`Monitor`].
 
 mod cut;
+mod endings;
 mod exhaustion;
 mod scan;
 mod stall;
@@ -21,7 +22,7 @@ use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
-use crate::finding::{Finding, FindingId, Kind};
+use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
@@ -66,6 +67,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    suspects: Mutex<Vec<endings::Suspect>>,
 }
 
 /// What can be changed while running.
@@ -126,6 +128,7 @@ impl Monitor {
             cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            suspects: Mutex::default(),
         }))
     }
 
@@ -342,6 +345,11 @@ impl Monitor {
         waiting
     }
 
+    /// A connection is on its way back: the watchdog keeps its limit, at any detail.
+    pub(crate) fn returning(&self) {
+        self.0.watchdog.wake();
+    }
+
     /// Registers a call of `close()`; it is ended with [`PoolRecord::closed`] and the answer.
     pub(crate) fn closing(&self, pool: &PoolRecord, by: CallSite) -> u64 {
         let id = self.0.registry.new_id();
@@ -395,14 +403,6 @@ fn current_span() -> Option<SpanInfo> {
             id: span.id()?.into_u64(),
         })
     })
-}
-
-impl Monitor {
-    /// Numbers a finding that was made elsewhere, and hands it to the reporter.
-    pub(crate) fn say(&self, make: impl FnOnce(FindingId) -> Finding) {
-        let id = self.0.door.lock().new_id();
-        self.0.reporter.say(make(id));
-    }
 }
 
 impl fmt::Debug for Monitor {

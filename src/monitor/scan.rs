@@ -27,7 +27,11 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let is_raised = monitor.deescalate(Moment::now());
     if registry.is_quiet()
         && !monitor.is_exhausted()
-        && !registry.pools().iter().any(|pool| pool.is_closing())
+        && !monitor.has_suspects()
+        && !registry
+            .pools()
+            .iter()
+            .any(|pool| pool.is_closing() || !pool.returns.is_empty())
     {
         let now = Moment::now();
         let is_used_raw = registry
@@ -93,6 +97,8 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         }
         monitor.0.reporter.say(finding);
     }
+    monitor.scan_suspects();
+    let returns = monitor.scan_returns(now);
     let waits = monitor.scan_waits(&snapshot, now);
     let next = [
         verdict.next,
@@ -101,6 +107,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         closings.next,
         limited.next,
         waits,
+        returns,
     ]
     .into_iter()
     .flatten()

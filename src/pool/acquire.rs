@@ -17,8 +17,8 @@ use super::checkout::Checkout;
 use super::conn::Conn;
 use super::connection::PoolConnection;
 use super::strict::StrictError;
-use super::transaction::Transaction;
-use super::{CallSite, Pool};
+use super::transaction::{DoomedTransaction, Transaction};
+use super::{CallSite, Pool, hooks};
 use crate::clock::Moment;
 use crate::registry::{Holder, HolderKind, Owner, Phase, Waiting};
 use crate::scope::Scope;
@@ -35,21 +35,22 @@ impl<DB: Database> Pool<DB> {
         site: Option<CallSite>,
     ) -> Result<Conn<DB>, Error> {
         let since = Moment::now();
-        let raw = self.wait(kind, site, since).await?;
-        Ok(self.grant(raw, kind, site, Moment::now().since(since)))
+        let (raw, backend) = self.wait(kind, site, since).await?;
+        Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
     }
 
-    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
+    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one. Answers the
+    /// server's name of its backend too, where that was learned.
     async fn wait(
         &self,
         kind: HolderKind,
         site: Option<CallSite>,
         since: Moment,
-    ) -> Result<sqlx::pool::PoolConnection<DB>, Error> {
+    ) -> Result<(sqlx::pool::PoolConnection<DB>, Option<i64>), Error> {
         if self.monitor.config().get_strict() {
             self.refuse_nested(site)?;
         }
-        let mut acquire = pin!(self.raw.acquire());
+        let mut acquire = pin!(hooks::learning(self.raw.acquire()));
         let mut polls = 0_u32;
         let mut waiting: Option<Waiting> = None;
         let register = || {
@@ -122,12 +123,13 @@ impl<DB: Database> Pool<DB> {
 
     pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
         let raw = self.raw.try_acquire()?;
-        Some(self.grant(raw, kind, Some(site), Duration::ZERO))
+        Some(self.grant(raw, None, kind, Some(site), Duration::ZERO))
     }
 
     fn grant(
         &self,
         raw: sqlx::pool::PoolConnection<DB>,
+        backend: Option<i64>,
         kind: HolderKind,
         site: Option<CallSite>,
         waited: Duration,
@@ -135,7 +137,7 @@ impl<DB: Database> Pool<DB> {
         let lease = self
             .monitor
             .lease(&self.record, kind, self.policy, site, waited);
-        Conn::new(Checkout::new(raw, lease), self.monitor.clone())
+        Conn::new(Checkout::new(raw, lease, backend), self.monitor.clone())
     }
 }
 
@@ -185,7 +187,7 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
         Box::pin(async move {
             let since = Moment::now();
             let kind = HolderKind::Transaction;
-            let raw = pool.wait(kind, Some(site), since).await?;
+            let (raw, _) = pool.wait(kind, Some(site), since).await?;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
             let raw = MaybePoolConnection::PoolConnection(raw);
@@ -212,8 +214,24 @@ macro_rules! acquire_from_a_guard {
 
             #[track_caller]
             fn begin(self) -> BoxFuture<'t, Result<sqlx::Transaction<'t, DB>, Error>> {
-                let raw: &'t mut DB::Connection = self.as_mut();
-                sqlx::Transaction::begin(MaybePoolConnection::Connection(raw), None)
+                let conn: &'t mut Conn<DB> = self;
+                if conn.is_doomed() {
+                    return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+                }
+                let site = CallSite::caller();
+                let cell = conn.cell().clone();
+                // A cut of this begin is nobody's mistake; what runs in the transaction is not seen.
+                cell.unsure();
+                cell.doom(conn.conduct.level > 0);
+                let raw = MaybePoolConnection::Connection(conn.raw_mut());
+                Box::pin(async move {
+                    let begun = sqlx::Transaction::begin(raw, None).await;
+                    cell.lent(site);
+                    if begun.is_ok() {
+                        cell.doom(false);
+                    }
+                    begun
+                })
             }
         }
     };

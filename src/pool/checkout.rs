@@ -7,6 +7,7 @@
 use sqlx::Database;
 use tokio::runtime::Handle;
 
+use super::hooks;
 use crate::registry::Lease;
 
 /// A connection that is out, and the lease that says so.
@@ -14,13 +15,20 @@ pub(super) struct Checkout<DB: Database> {
     /// `Some` until the connection is given to sqlx or to the user for good.
     raw: Option<sqlx::pool::PoolConnection<DB>>,
     pub(super) lease: Lease,
+    /// The server's name of the backend, where it was learned.
+    pub(super) backend: Option<i64>,
 }
 
 impl<DB: Database> Checkout<DB> {
-    pub(super) fn new(raw: sqlx::pool::PoolConnection<DB>, lease: Lease) -> Self {
+    pub(super) fn new(
+        raw: sqlx::pool::PoolConnection<DB>,
+        lease: Lease,
+        backend: Option<i64>,
+    ) -> Self {
         Self {
             raw: Some(raw),
             lease,
+            backend,
         }
     }
 
@@ -51,7 +59,7 @@ impl<DB: Database> Checkout<DB> {
     pub(super) async fn return_to_pool(mut self) {
         if let Some(raw) = self.raw.as_mut() {
             // The future takes the connection with it; the empty rest is dropped with `self`.
-            raw.return_to_pool().await;
+            hooks::proven(raw.return_to_pool()).await;
         }
     }
 

@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use sqlx::{Connection, Database, Error, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
 
 use super::checkout::Checkout;
 use super::transaction::Transaction;
@@ -35,9 +36,8 @@ pub struct Conn<DB: Database> {
 pub(super) struct Conduct {
     /// Close it instead of returning it: the user asked for it, or its state cannot be healed.
     pub(super) close: bool,
-    /// A nested begin was cut or refused, and rolled the outer transaction back (R8): whatever
-    /// runs now would run in autocommit.
-    pub(super) doomed: bool,
+    /// How many levels the guard that is in use counts on.
+    pub(super) level: usize,
     /// The end of a savepoint was cut: what its rollback will answer is not known, so the connection
     /// stays doomed until it is back.
     pub(super) torn: bool,
@@ -45,6 +45,10 @@ pub(super) struct Conduct {
     pub(super) in_transaction: bool,
     /// The user said that nothing of it is wanted.
     pub(super) discarded: bool,
+    /// Lent as a raw connection after its transaction was gone.
+    pub(super) strayed: bool,
+    /// SQLite's count of changes when the transaction began.
+    pub(super) changes: Option<i64>,
 }
 
 impl<DB: Database> Conn<DB> {
@@ -86,6 +90,13 @@ impl<DB: Database> Conn<DB> {
 
     pub(super) fn raw(&self) -> &DB::Connection {
         self.checkout().raw()
+    }
+
+    /// Whether the transaction that the guard stands for is gone (R8): a nested begin was cut or
+    /// refused, here or on a raw loan. Whatever runs now would run in autocommit.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.cell().is_doomed()
+            || DB::TransactionManager::get_transaction_depth(self.raw()) < self.conduct.level
     }
 
     /// The connection, without a note that it was lent.
@@ -151,10 +162,11 @@ impl<DB: Database> DerefMut for Conn<DB> {
     #[track_caller]
     fn deref_mut(&mut self) -> &mut DB::Connection {
         self.cell().lent(CallSite::caller());
-        if self.conduct.doomed {
+        if self.is_doomed() {
             // A raw loan cannot be refused; what it does in autocommit must not be mixed up with
             // the transaction its borrower believes in.
             self.conduct.close = true;
+            self.conduct.strayed = true;
         }
         self.raw_mut()
     }
@@ -184,7 +196,7 @@ impl<DB: Database> fmt::Debug for Conn<DB> {
 impl<DB: Database> Drop for Conn<DB> {
     fn drop(&mut self) {
         if let Some(checkout) = self.checkout.take() {
-            way_back::start(checkout, self.conduct);
+            way_back::start(checkout, self.conduct, &self.monitor);
         }
     }
 }

@@ -90,7 +90,8 @@ impl<DB: Database> PoolConnection<DB> {
     /// Dropping the future leaves the return to go on by itself.
     pub async fn release(self) {
         let conduct = self.conn.conduct;
-        way_back::finish(self.conn.take(), conduct).await;
+        let monitor = self.conn.monitor().clone();
+        way_back::finish(self.conn.take(), conduct, &monitor).await;
     }
 }
 

@@ -15,6 +15,7 @@ use sqlx::error::BoxDynError;
 use sqlx::{Database, Either, Error, Execute, SqlStr};
 
 use super::watch::dialect;
+use super::witness;
 use crate::monitor::Monitor;
 use crate::registry::{Cell, Ending};
 
@@ -132,7 +133,12 @@ impl<DB: Database> Stream for Rows<'_, DB> {
         this.flight.cell.parked(false);
         let poll = this.rows.as_mut().poll_next(cx);
         match &poll {
-            Poll::Pending | Poll::Ready(Some(Ok(Either::Left(_)))) => {}
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(Either::Left(done)))) => {
+                if witness::rows_affected::<DB>(done) > 0 {
+                    this.flight.cell.changed_rows();
+                }
+            }
             Poll::Ready(Some(Ok(Either::Right(_)))) => this.flight.cell.parked(true),
             Poll::Ready(Some(Err(_))) => this.flight.over(Ending::Failed),
             Poll::Ready(None) => this.flight.over(Ending::Succeeded),

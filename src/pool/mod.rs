@@ -10,6 +10,7 @@ mod conn;
 mod connection;
 mod executor;
 mod flight;
+mod hooks;
 mod options;
 mod probe;
 mod seen;

@@ -61,7 +61,7 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             let doomed = std::future::ready(Err(DoomedTransaction::error()));
             return Box::pin(futures_util::stream::once(doomed));
         }
@@ -79,7 +79,7 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);
@@ -96,7 +96,7 @@ where
     where
         'c: 'e,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);
@@ -113,7 +113,7 @@ where
     where
         'c: 'e,
     {
-        if self.conduct.doomed {
+        if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
         let cell = self.used_by(by);

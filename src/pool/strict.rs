@@ -32,6 +32,12 @@ use crate::site::Location;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StrictError {
+    /// PostgreSQL had aborted the transaction after a failed statement, so its commit would have
+    /// saved nothing and said `Ok`.
+    #[error(
+        "strict mode: a failed statement had aborted the transaction: its commit would save nothing"
+    )]
+    NothingSaved,
     /// A connection was asked for while this task or request holds one of the same pool on which no
     /// statement runs: as many of these as the pool has connections wait for each other for ever.
     #[error("strict mode: nested checkout: {} asks for a connection while the one taken {} is held and no statement runs on it", line(.asked, ""), line(.held, "at "))]

@@ -8,12 +8,15 @@ use std::fmt;
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 
-use sqlx::{Database, Error, SqlStr};
+use sqlx::{Connection, Database, Error, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 
 use super::conn::Conn;
-use super::witness::Server;
+use super::strict::StrictError;
+use super::witness::{self, Server};
+use crate::finding::Kind;
 use crate::registry::{Ending, Use};
+use crate::scope::Scope;
 use crate::site::CallSite;
 
 /// A transaction, or a savepoint within one. Rolled back on drop, guaranteed.
@@ -85,30 +88,50 @@ impl<'c, DB: Database> Transaction<'c, DB> {
             state: State::Beginning,
             outer,
         };
-        if tx.conn.conduct.doomed {
+        if tx.conn.is_doomed() {
             tx.state = State::Ended;
             return Err(DoomedTransaction::error());
         }
         // A nested begin that does not succeed takes the outer one with it (R8): on PostgreSQL the
         // driver sends the rollback, elsewhere nobody knows what ran.
-        tx.conn.conduct.doomed = outer > 0;
+        tx.conn.cell().doom(outer > 0);
         tx.conn.cell().doing(Use::Begin);
         let begun = Manager::<DB>::begin(tx.conn.raw_mut(), sql).await;
         let depth = tx.depth();
         match begun {
             Ok(()) => {
-                tx.conn.conduct.doomed = false;
+                tx.conn.cell().doom(false);
+                tx.conn.conduct.level = depth;
                 tx.state = State::Open;
                 tx.conn.cell().did(Use::Begin, Ending::Succeeded, depth);
+                if outer == 0 {
+                    tx.conn.conduct.discarded = false;
+                    tx.count_changes().await;
+                }
                 Ok(tx)
             }
             Err(error) => {
-                tx.conn.conduct.doomed = outer > 0 && depth != outer;
+                tx.conn.cell().doom(outer > 0 && depth != outer);
                 tx.state = State::Ended;
                 tx.conn.cell().did(Use::Begin, Ending::Failed, depth);
                 Err(error)
             }
         }
+    }
+
+    /// SQLite cannot say what a transaction has written without what it had written before. Asked
+    /// only in a request, whose answer decides whether a rollback loses anything.
+    async fn count_changes(&mut self) {
+        let in_request = self
+            .conn
+            .cell()
+            .scope
+            .as_ref()
+            .is_some_and(Scope::is_of_request);
+        self.conn.conduct.changes = match Server::of::<DB>(self.conn.raw()) {
+            Server::Sqlite if in_request => witness::changes::<DB>(self.conn.raw_mut()).await,
+            _ => None,
+        };
     }
 
     fn depth(&self) -> usize {
@@ -135,13 +158,26 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     /// Not cancel safe, as no commit is: dropped in flight, the data may or may not be there. The
     /// next borrower's connection is clean in either case.
     pub async fn commit(mut self) -> Result<(), Error> {
-        if self.conn.conduct.doomed {
+        if self.is_lost().await? {
             return Err(DoomedTransaction::error());
+        }
+        let aborted = self.outer == 0 && self.is_aborted().await?;
+        if aborted && self.conn.monitor().config().get_strict() {
+            return Err(StrictError::NothingSaved.error());
         }
         self.state = State::Ending(Use::Commit);
         self.conn.cell().doing(Use::Commit);
         let ended = Manager::<DB>::commit(self.conn.raw_mut()).await;
-        self.ended(Use::Commit, ended)
+        let ended = self.ended(Use::Commit, ended);
+        if aborted && ended.is_ok() {
+            self.conn.monitor().ended_badly(
+                self.conn.cell(),
+                Kind::LostWrites,
+                "committed after a statement had failed: PostgreSQL had aborted the transaction and saved nothing",
+                Some("return the error of the failed statement, or run it in a savepoint: begin() on the transaction"),
+            );
+        }
+        ended
     }
 
     /// Rolls back now, to the savepoint if it is one.
@@ -153,6 +189,32 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         self.conn.cell().doing(Use::Rollback);
         let ended = Manager::<DB>::rollback(self.conn.raw_mut()).await;
         self.ended(Use::Rollback, ended)
+    }
+
+    /// Whether the transaction is gone, and a commit would send nothing and say `Ok`.
+    async fn is_lost(&mut self) -> Result<bool, Error> {
+        let by_text = self.conn.cell().doubts().by_text;
+        if by_text && Server::of::<DB>(self.conn.raw()) == Server::Sqlite {
+            // What a raw loan has queued is counted only when it is done.
+            self.conn.raw_mut().ping().await?;
+        }
+        Ok(self.conn.is_doomed())
+    }
+
+    /// Whether PostgreSQL has aborted the transaction, so that a commit saves nothing and says `Ok`.
+    /// Asked after a statement was seen to fail; in strict mode after a raw loan too.
+    async fn is_aborted(&mut self) -> Result<bool, Error> {
+        let doubts = self.conn.cell().doubts();
+        let strict = self.conn.monitor().config().get_strict();
+        let in_doubt = doubts.failed || (strict && doubts.by_text);
+        if !in_doubt || Server::of::<DB>(self.conn.raw()) != Server::Postgres {
+            return Ok(false);
+        }
+        let cell = self.conn.cell().clone();
+        cell.doing(Use::Commit);
+        let aborted = witness::is_aborted::<DB>(self.conn.raw_mut()).await;
+        cell.did(Use::Commit, Ending::Failed, self.depth());
+        aborted
     }
 
     fn ended(&mut self, what: Use, ended: Result<(), Error>) -> Result<(), Error> {
@@ -172,7 +234,9 @@ impl<'c, DB: Database> Transaction<'c, DB> {
 
     /// Rolls back on purpose, without waiting: what a drop does, but never reported.
     pub fn discard(mut self) {
-        self.conn.conduct.discarded = true;
+        if self.outer == 0 {
+            self.conn.conduct.discarded = true;
+        }
         drop(self);
     }
 
@@ -258,9 +322,10 @@ impl<DB: Database> Drop for Transaction<'_, DB> {
             State::Open => self.abandon(),
             State::Ending(_) => self.cut(),
         }
+        self.conn.conduct.level = self.outer;
         if self.outer == 0 && !self.conn.conduct.torn {
             // What was doomed is over. On a kept connection the next transaction is a new one.
-            self.conn.conduct.doomed = false;
+            self.conn.cell().doom(false);
         }
     }
 }
@@ -273,8 +338,12 @@ impl<DB: Database> Transaction<'_, DB> {
             conn.conduct.in_transaction = true;
             return;
         }
-        if self.conn.conduct.doomed {
+        if self.conn.is_doomed() {
             self.conn.cell().unsure();
+        }
+        // Nobody can be asked: the connection is still in use.
+        if self.outer == 0 && !self.conn.conduct.discarded && self.conn.cell().doubts().wrote {
+            self.conn.monitor().dropped_writes(self.conn.cell());
         }
         if Server::of::<DB>(self.conn.raw()) == Server::Sqlite {
             // Its levels are counted by another thread: one is open for sure, unless it is doomed.
@@ -291,10 +360,20 @@ impl<DB: Database> Transaction<'_, DB> {
     /// Dropped while COMMIT or ROLLBACK was in flight.
     fn cut(&mut self) {
         self.conn.cell().unsure();
+        if self.outer == 0 && self.state == State::Ending(Use::Commit) {
+            self.conn.monitor().ended_badly(
+                self.conn.cell(),
+                Kind::CommitUnknown,
+                "whether its writes are there is not known to its caller",
+                Some(
+                    "make what is committed safe to repeat, or run the commit in a task of its own",
+                ),
+            );
+        }
         if self.outer > 0 {
             // The savepoint is perhaps gone: rolling back to it would abort the outer transaction
             // in silence (R5), not rolling back would save what the caller may believe lost.
-            self.conn.conduct.doomed = true;
+            self.conn.cell().doom(true);
             self.conn.conduct.torn = true;
         }
         match Server::of::<DB>(self.conn.raw()) {

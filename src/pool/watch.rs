@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
-use super::Pool;
+use super::{Pool, witness};
 use crate::monitor::Monitor;
-use crate::registry::{Attempt, Gauges, Policy, PoolRecord};
+use crate::registry::{Attempt, Gauges, Policy, PoolRecord, Word};
 use crate::site::{sql::Dialect, text};
 
 impl Monitor {
@@ -65,6 +66,10 @@ fn unused(name: &str, taken: &[String]) -> String {
 pub(super) struct SqlxGauges<DB: Database>(pub(super) sqlx::Pool<DB>);
 
 impl<DB: Database> Gauges for SqlxGauges<DB> {
+    fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
+        Box::pin(witness::ask(self.0.clone(), backend, may_cancel))
+    }
+
     fn identity(&self) -> usize {
         std::ptr::from_ref(self.0.options()).addr()
     }

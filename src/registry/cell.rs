@@ -14,6 +14,7 @@ use crate::clock::{Moment, Stops};
 use crate::scope::Scope;
 use crate::site::{CallSite, Location, SqlText, Stack, sql::Verb, text};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// What is kept of a checkout while it lives.
 ///
@@ -32,6 +33,9 @@ pub(crate) struct Cell {
     owner: Owner,
     span: Option<SpanInfo>,
     live: Mutex<Live>,
+    /// A nested begin was cut or refused, and rolled the outer transaction back: whatever runs now
+    /// would run in autocommit. Here, because a begin that is in flight has lent everything else.
+    doomed: AtomicBool,
 }
 
 /// What is known when a checkout begins.
@@ -141,6 +145,7 @@ impl Cell {
             task,
             owner,
             span,
+            doomed: AtomicBool::new(false),
             live: Mutex::new(Live {
                 borrowed_by: None,
                 last_used_at: None,
@@ -183,7 +188,7 @@ impl Cell {
     /// The text of the statement that is about to run.
     pub(crate) fn told(&self, sql: Arc<SqlText>) {
         let mut live = self.live.lock();
-        live.doubts.told(sql.verb);
+        live.doubts.told(&sql);
         live.last_sql = Some(sql);
     }
 
@@ -308,6 +313,21 @@ impl Cell {
         self.live.lock().phase = phase;
     }
 
+    pub(crate) fn doom(&self, doomed: bool) {
+        self.doomed.store(doomed, Ordering::Release);
+    }
+
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    /// The statement that runs has changed rows.
+    pub(crate) fn changed_rows(&self) {
+        let mut live = self.live.lock();
+        let reads = live.last_sql.as_ref().is_none_or(|sql| sql.only_reads());
+        live.doubts.wrote |= !reads;
+    }
+
     /// Ends the hold time. Answers what the totals need, and the finding that spoke of it; `None`
     /// when it had been released before.
     pub(super) fn release(&self) -> Option<Released> {
@@ -343,7 +363,7 @@ impl Cell {
     }
 
     /// The copy that readers get.
-    pub(super) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
+    pub(crate) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
         let threshold = self
             .policy
             .threshold

@@ -4,7 +4,7 @@
 //! Not responsible for asking (`pool::way_back`).
 
 use super::cell::{Ending, Use};
-use crate::site::sql::Verb;
+use crate::site::{SqlText, sql::Verb};
 
 /// What the way back has to settle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct Doubts {
     pub(crate) cut: bool,
     /// A statement was seen to fail since the transaction began.
     pub(crate) failed: bool,
+    /// Something ran that may have written, or was not seen, since the transaction began.
+    pub(crate) may_have_written: bool,
     /// Rows were seen to be written since the transaction began.
     pub(crate) wrote: bool,
     /// A ROLLBACK is queued on a connection that is kept: sent with the next statement.
@@ -28,10 +30,12 @@ impl Doubts {
     pub(super) fn lent(&mut self) {
         self.unsure = true;
         self.by_text = true;
+        self.may_have_written = true;
     }
 
-    pub(super) fn told(&mut self, verb: Verb) {
-        let plain = verb == Verb::Plain;
+    pub(super) fn told(&mut self, sql: &SqlText) {
+        let plain = sql.verb == Verb::Plain;
+        self.may_have_written |= !sql.only_reads();
         self.unsure |= !plain;
         self.by_text |= !plain;
     }

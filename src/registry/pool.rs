@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
+use super::returns::{Returns, Stuck, Word};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
 use crate::sync::Mutex;
@@ -24,6 +25,9 @@ pub(crate) trait Gauges: Send + Sync {
     fn acquire_timeout(&self) -> Duration;
     /// Opens one connection beside the pool and closes it again, to hear what the server says.
     fn attempt(&self) -> Attempt;
+    /// Asks the server over a connection beside the pool about the backend of a connection that does
+    /// not come back, and cancels what runs there, if it may. The caller limits the time.
+    fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word>;
 }
 
 /// An attempt to connect: the server's own words when it fails.
@@ -63,6 +67,7 @@ pub(crate) struct PoolRecord {
     raw_since: AtomicU64,
     closing: Mutex<Vec<(u64, Closing)>>,
     in_progress: Mutex<Lows>,
+    pub(crate) returns: Returns,
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
     probe: Mutex<Probe>,
@@ -114,6 +119,7 @@ impl PoolRecord {
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
             in_progress: Mutex::default(),
+            returns: Returns::default(),
             runtime: Mutex::default(),
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
@@ -236,8 +242,12 @@ impl PoolRecord {
         self.unlisted.load(Ordering::Acquire)
     }
 
-    pub(crate) fn count_orphan(&self) {
-        self.orphaned.fetch_add(1, Ordering::Relaxed);
+    /// Acts on returns that are beyond their limit; answers what is to be told, and when to look
+    /// again.
+    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
+        self.returns.look(now, &*self.gauges, &|| {
+            self.orphaned.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     /// The counters of this pool.

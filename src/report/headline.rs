@@ -28,7 +28,7 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
         Kind::DirtyReturn => format!("came back inside of a transaction, held {held}"),
         Kind::LostWrites => format!("its writes are lost, held {held}"),
         Kind::CommitUnknown => format!("its commit was cancelled in flight, held {held}"),
-        Kind::StuckReturn => format!("stuck on its way back for {idle}"),
+        Kind::StuckReturn => "stuck on its way back".to_string(),
         Kind::Exhausted => format!("held {held}"),
     };
     let mut line = format!("pool \"{pool}\": {times}{what}");

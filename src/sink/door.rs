@@ -61,6 +61,8 @@ pub(crate) struct Door {
     left_out: usize,
     limited_since: Option<Moment>,
     limit_said: Option<Moment>,
+    /// How often something happened that was not said, since its group last spoke.
+    unsaid: HashMap<(GroupKey, Kind), u64>,
     /// Calls of `close()` that were spoken of, with the time of the call.
     closings: HashMap<u64, Moment>,
 }
@@ -83,6 +85,7 @@ impl Door {
             left_out: 0,
             limited_since: None,
             limit_said: None,
+            unsaid: HashMap::new(),
             closings: HashMap::new(),
         }
     }
@@ -289,6 +292,28 @@ impl Door {
             });
         }
         shown
+    }
+
+    /// Lets through something that happened once, by group and by minute like the others. Answers
+    /// its number, and how many of its group it stands for.
+    pub(crate) fn event(
+        &mut self,
+        holder: &Holder,
+        kind: Kind,
+        interval: Duration,
+        now: Moment,
+    ) -> Option<(FindingId, u64)> {
+        let key = (GroupKey::of(holder), kind);
+        let spoke = self.spoke.get(&key);
+        if spoke.is_some_and(|spoke| now.since(*spoke) < interval) || !self.has_room(now) {
+            if self.unsaid.len() < Self::GROUPS || self.unsaid.contains_key(&key) {
+                *self.unsaid.entry(key).or_default() += 1;
+            }
+            return None;
+        }
+        let count = 1 + self.unsaid.remove(&key).unwrap_or(0);
+        self.remember(key, interval, now);
+        Some((self.new_id(), count))
     }
 
     /// A number for a finding that is made elsewhere.

@@ -19,6 +19,23 @@ pub(crate) struct SqlText {
     pub(crate) verb: Verb,
 }
 
+impl SqlText {
+    /// One statement of a kind that writes nothing by itself. What a function it calls may do is
+    /// not known.
+    pub(crate) fn only_reads(&self) -> bool {
+        let word = self
+            .masked
+            .split([' ', '(', '\n'])
+            .find(|word| !word.is_empty());
+        self.verb == Verb::Plain
+            && word.is_some_and(|word| {
+                ["SELECT", "VALUES", "TABLE", "SHOW"]
+                    .iter()
+                    .any(|known| word.eq_ignore_ascii_case(known))
+            })
+    }
+}
+
 /// Every distinct statement, once.
 ///
 /// Texts are found by a keyed hash, so that no literal of an unmasked text stays in memory.

@@ -154,6 +154,8 @@ pub(crate) fn reported_lines(text: &str, file: &str) -> Vec<u32> {
     let places = text
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("acquired "))
+        // A statement on the pool has no line of its own; one may be in flight at any report.
+        .filter(|place| !place.trim_start().starts_with("by a statement on the pool"))
         .map(|place| {
             let line = place
                 .trim_start()

@@ -11,5 +11,6 @@ mod stage;
 mod begin;
 mod commit;
 mod drops;
+mod limits;
 mod nested;
 mod scripts;

@@ -25,7 +25,6 @@ pub(crate) struct Stage {
     pub(crate) observer: Observer,
     /// What pools connect to: through a network that is slow enough to cut in flight.
     pub(crate) url: String,
-    #[expect(dead_code, reason = "held for its drop")]
     pub(crate) proxy: Option<Proxy>,
 }
 
@@ -75,25 +74,45 @@ pub(crate) async fn ours<DB: Database>(
     ours_with(stage, max, Config::default()).await
 }
 
+/// With a limit for returns.
+pub(crate) async fn ours_with_limit<DB: Database>(
+    stage: &Stage,
+    max: u32,
+    limit: Duration,
+) -> (leaktrace::Pool<DB>, Capture<Finding>) {
+    ours_opened(stage, max, Config::default(), Some(limit)).await
+}
+
+/// With these settings; each finding is said.
 pub(crate) async fn ours_with<DB: Database>(
     stage: &Stage,
     max: u32,
     config: Config,
 ) -> (leaktrace::Pool<DB>, Capture<Finding>) {
+    ours_opened(stage, max, config.report_interval(Duration::ZERO), None).await
+}
+
+pub(crate) async fn ours_opened<DB: Database>(
+    stage: &Stage,
+    max: u32,
+    config: Config,
+    limit: Option<Duration>,
+) -> (leaktrace::Pool<DB>, Capture<Finding>) {
     let monitor = Monitor::new(config);
     let findings = Capture::new();
     let sink = findings.clone();
     monitor.add_sink(move |finding: &Finding| sink.push(finding.clone()));
-    let pool = leaktrace::PoolOptions::new()
+    let mut options = leaktrace::PoolOptions::new()
         .monitor(&monitor)
         .name("orders")
         .max_connections(max)
         .acquire_timeout(LONG)
         .idle_timeout(None)
-        .max_lifetime(None)
-        .connect(&stage.url)
-        .await
-        .expect("our pool");
+        .max_lifetime(None);
+    if let Some(limit) = limit {
+        options = options.return_limit(limit);
+    }
+    let pool = options.connect(&stage.url).await.expect("our pool");
     (pool, findings)
 }
 

@@ -6,7 +6,10 @@
 
 use std::any::Any;
 
-use sqlx::{Database, Error, Executor, Row};
+mod side;
+
+pub(super) use self::side::ask;
+use sqlx::{Database, Error, Executor, Row, SqlSafeStr};
 
 /// Which server is at the other end; `Any` is whatever it stands in front of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,9 @@ impl Server {
 /// What the server answers, or what the connection fails with.
 pub(super) async fn number<DB: Database>(
     conn: &mut DB::Connection,
-    sql: &'static str,
+    sql: impl SqlSafeStr,
 ) -> Result<Option<i64>, Error> {
+    let sql = sql.into_sql_str();
     let conn: &mut (dyn Any + Send) = conn;
     macro_rules! ask {
         ($feature:literal, $conn:ty) => {
@@ -79,4 +83,76 @@ pub(super) async fn is_aborted<DB: Database>(conn: &mut DB::Connection) -> Resul
         Err(Error::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// The server's own name of the connection's backend, by which another one can cancel it.
+///
+/// # Errors
+/// What the connection fails with.
+pub(super) async fn backend<DB: Database>(conn: &mut DB::Connection) -> Result<Option<i64>, Error> {
+    match Server::of::<DB>(conn) {
+        Server::Postgres => number::<DB>(conn, "SELECT pg_backend_pid()::int8").await,
+        Server::MySql => number::<DB>(conn, "SELECT CAST(CONNECTION_ID() AS SIGNED)").await,
+        Server::Sqlite | Server::Other => sqlx::Connection::ping(conn).await.map(|()| None),
+    }
+}
+
+/// Whether the open transaction has written anything, by the server's word. `before`: SQLite's count
+/// of changes when it began. `None` when the server cannot say.
+pub(super) async fn has_written<DB: Database>(
+    conn: &mut DB::Connection,
+    before: Option<i64>,
+) -> Option<bool> {
+    match Server::of::<DB>(conn) {
+        Server::Postgres => {
+            let sql = "SELECT (pg_current_xact_id_if_assigned() IS NOT NULL)::int::int8";
+            Some(number::<DB>(conn, sql).await.ok()? == Some(1))
+        }
+        Server::MySql => {
+            let sql = "SELECT CAST(trx_rows_modified AS SIGNED) FROM information_schema.innodb_trx \
+                       WHERE trx_mysql_thread_id = CONNECTION_ID()";
+            // The server renews this table only when nobody has read it for 0.1 s.
+            let wait = "SELECT CAST(SLEEP(0.11) AS SIGNED)";
+            if number::<DB>(conn, sql)
+                .await
+                .ok()?
+                .is_some_and(|rows| rows > 0)
+            {
+                return Some(true);
+            }
+            number::<DB>(conn, wait).await.ok()?;
+            Some(
+                number::<DB>(conn, sql)
+                    .await
+                    .ok()?
+                    .is_some_and(|rows| rows > 0),
+            )
+        }
+        Server::Sqlite => Some(changes::<DB>(conn).await? > before?),
+        Server::Other => None,
+    }
+}
+
+/// SQLite's count of rows changed by this connection since it was opened.
+pub(super) async fn changes<DB: Database>(conn: &mut DB::Connection) -> Option<i64> {
+    number::<DB>(conn, "SELECT total_changes()").await.ok()?
+}
+
+/// How many rows a statement changed; on PostgreSQL also how many it read.
+pub(super) fn rows_affected<DB: Database>(done: &DB::QueryResult) -> u64 {
+    let done: &dyn Any = done;
+    macro_rules! ask {
+        ($feature:literal, $result:ty) => {
+            #[cfg(feature = $feature)]
+            if let Some(done) = done.downcast_ref::<$result>() {
+                return done.rows_affected();
+            }
+        };
+    }
+    ask!("postgres", sqlx::postgres::PgQueryResult);
+    ask!("mysql", sqlx::mysql::MySqlQueryResult);
+    ask!("sqlite", sqlx::sqlite::SqliteQueryResult);
+    ask!("any", sqlx::any::AnyQueryResult);
+    let _ = done;
+    0
 }

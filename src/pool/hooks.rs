@@ -1,0 +1,177 @@
+//! What sqlx's hooks can do for us, together with the user's.
+//!
+//! Responsible for learning which backend a connection has, when it is acquired, and for settling
+//! connections that come back by sqlx's own path. Hooks run in the task of the acquire or return, so
+//! a task-local carries what they learn, and what need not be asked. Not responsible for guards of
+//! ours: those settle before sqlx sees the connection.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::{Arc, OnceLock, Weak};
+
+use futures_core::future::BoxFuture;
+use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
+use sqlx::{Connection, Database, Error};
+
+use super::probe::{self, Found};
+use super::witness;
+use crate::monitor::Monitor;
+use crate::registry::PoolRecord;
+
+tokio::task_local! {
+    /// The backend of the connection that is being acquired here.
+    static BACKEND: Cell<Option<i64>>;
+    /// The connection that returns here was settled by its guard.
+    static PROVEN: ();
+}
+
+/// Acquires, and answers the backend that the hooks have learned.
+pub(super) async fn learning<T>(
+    acquire: impl Future<Output = Result<T, Error>>,
+) -> Result<(T, Option<i64>), Error> {
+    BACKEND
+        .scope(Cell::new(None), async {
+            let acquired = acquire.await?;
+            Ok((acquired, BACKEND.with(Cell::get)))
+        })
+        .await
+}
+
+/// Returns a connection that need not be settled.
+pub(super) async fn proven(returning: impl Future<Output = ()>) {
+    PROVEN.scope((), returning).await;
+}
+
+pub(super) type Hook<DB, T> = Arc<
+    dyn for<'c> Fn(
+            &'c mut <DB as Database>::Connection,
+            PoolConnectionMetadata,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+>;
+
+/// The user's hooks.
+pub(super) struct Hooks<DB: Database> {
+    pub(super) after_connect: Option<Hook<DB, ()>>,
+    pub(super) before_acquire: Option<Hook<DB, bool>>,
+    pub(super) after_release: Option<Hook<DB, bool>>,
+}
+
+impl<DB: Database> Default for Hooks<DB> {
+    fn default() -> Self {
+        Self {
+            after_connect: None,
+            before_acquire: None,
+            after_release: None,
+        }
+    }
+}
+
+impl<DB: Database> Clone for Hooks<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            after_connect: self.after_connect.clone(),
+            before_acquire: self.before_acquire.clone(),
+            after_release: self.after_release.clone(),
+        }
+    }
+}
+
+/// Who is told of what the hooks find; known once the pool is watched.
+pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
+
+impl<DB: Database> Hooks<DB> {
+    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    pub(super) fn install(
+        self,
+        mut raw: PoolOptions<DB>,
+        identify: bool,
+        told: Told,
+    ) -> PoolOptions<DB> {
+        let Self {
+            after_connect,
+            before_acquire,
+            after_release,
+        } = self;
+        let identify = identify && DB::NAME != "SQLite";
+        if identify {
+            raw = raw.after_connect(move |conn, meta| {
+                let user = after_connect.clone();
+                Box::pin(async move {
+                    learn::<DB>(conn).await?;
+                    match user {
+                        Some(user) => user(conn, meta).await,
+                        None => Ok(()),
+                    }
+                })
+            });
+        } else if let Some(user) = after_connect {
+            raw = raw.after_connect(move |conn, meta| user(conn, meta));
+        }
+        if identify && raw.get_test_before_acquire() {
+            raw = raw
+                .test_before_acquire(false)
+                .before_acquire(move |conn, meta| {
+                    let user = before_acquire.clone();
+                    Box::pin(async move {
+                        if let Err(error) = learn::<DB>(conn).await {
+                            // As sqlx says it of its ping: the other end has hung up, no surprise.
+                            tracing::info!(target: "leaktrace::pool", %error, "an idle connection does not answer");
+                            return Ok(false);
+                        }
+                        match user {
+                            Some(user) => user(conn, meta).await,
+                            None => Ok(true),
+                        }
+                    })
+                });
+        } else if let Some(user) = before_acquire {
+            raw = raw.before_acquire(move |conn, meta| user(conn, meta));
+        }
+        raw.after_release(move |conn, meta| {
+            let user = after_release.clone();
+            let told = Arc::clone(&told);
+            Box::pin(async move {
+                if PROVEN.try_with(|()| ()).is_err() {
+                    match settle::<DB>(conn).await {
+                        Ok(Found::Clean) => {}
+                        Ok(Found::Dirty) => {
+                            if let Some((monitor, record)) = told.get()
+                                && let Some(record) = record.upgrade()
+                            {
+                                monitor.dirty_without_holder(&record);
+                            }
+                        }
+                        Err(error) => {
+                            tracing::debug!(target: "leaktrace::pool", %error, "a connection could not be settled");
+                            return Ok(false);
+                        }
+                    }
+                }
+                match user {
+                    Some(user) => user(conn, meta).await,
+                    None => Ok(true),
+                }
+            })
+        })
+    }
+}
+
+async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
+    let backend = witness::backend::<DB>(conn).await?;
+    // No task-local: the pool's own maintenance opened it.
+    let _ = BACKEND.try_with(|cell| cell.set(backend));
+    Ok(())
+}
+
+/// Settles a connection of which nothing was seen.
+async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
+    probe::drain::<DB>(conn, true).await?;
+    if conn.is_in_transaction() {
+        probe::roll_back::<DB>(conn).await?;
+        return Ok(Found::Dirty);
+    }
+    let standing = probe::standing::<DB>(conn).await?;
+    probe::heal::<DB>(conn, standing).await
+}

@@ -1,0 +1,310 @@
+//! The connections that are on their way back, and for how long they may be.
+//!
+//! Responsible for the limit of each return and for what is done at it: ask the server, wait, or
+//! abort the task. Not responsible for how a server is asked ([`Gauges::ask`]) or for saying it.
+//!
+//! There is no timer per return: the watchdog looks, also when the runtime's time is paused.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::cell::Cell;
+use super::pool::Gauges;
+use crate::clock::Moment;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the server says of the backend of a connection that does not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// No side connection could be had within its limit.
+    Unreachable,
+    /// It is not there any more, it runs nothing, or nothing of ours runs at all.
+    Idle,
+    /// It runs our statement, and was told to cancel it.
+    Cancelled,
+    /// Which backend it is was never learned, or the server cannot be asked.
+    Unknown,
+}
+
+/// What was done about a stuck return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Closed: the server is silent.
+    ClosedUnreachable,
+    /// Closed: the server has nothing of it.
+    ClosedIdle,
+    /// Its statement was cancelled on the server; the permit is kept until that has an effect.
+    Cancelled,
+    /// The permit is kept: whether something runs on the server is not known.
+    Kept,
+    /// Closed after all patience; its backend may run on.
+    Orphaned,
+}
+
+/// A return that is stuck, and what was done about it. Each is told once per kind of deed.
+pub(crate) struct Stuck {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) since: Moment,
+    pub(crate) done: Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Walking,
+    /// The server is being asked.
+    Asking(Moment),
+    Answered(Word),
+    /// Waiting for what the server does, until it is asked again.
+    Kept(Moment),
+    Aborted,
+}
+
+struct Return {
+    since: Moment,
+    backend: Option<i64>,
+    cell: Arc<Cell>,
+    runtime: Handle,
+    task: OnceLock<AbortHandle>,
+    state: Mutex<State>,
+    /// sqlx has the connection: from here on a statement that runs may be the next borrower's.
+    leaving: AtomicBool,
+    /// The walk, when it waits for an answer.
+    walk: AtomicWaker,
+    told: Mutex<Option<Done>>,
+}
+
+/// The returns of one pool.
+pub(crate) struct Returns {
+    list: Mutex<HashMap<u64, Arc<Return>>>,
+    limit: AtomicU64,
+    next_id: AtomicU64,
+    /// When the server was last found to be unreachable: then the others need not ask.
+    unreachable: Mutex<Option<Moment>>,
+}
+
+impl Default for Returns {
+    fn default() -> Self {
+        Self {
+            list: Mutex::default(),
+            limit: AtomicU64::new(nanos(Self::LIMIT)),
+            next_id: AtomicU64::new(0),
+            unreachable: Mutex::default(),
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Keeps a return in the list. Its drop, wherever that is, takes it out.
+pub(crate) struct Returning {
+    cell: Arc<Cell>,
+    id: u64,
+    this: Arc<Return>,
+}
+
+impl Returning {
+    /// The task that walks: what is aborted at the limit.
+    pub(crate) fn task(&self) -> impl FnOnce(AbortHandle) + use<> {
+        let this = Arc::clone(&self.this);
+        move |task| {
+            let _ = this.task.set(task);
+        }
+    }
+
+    /// Before sqlx gets the connection: waits while the server is being asked, so that a cancel
+    /// cannot hit the next borrower. Answers whether it was asked.
+    pub(crate) async fn leave(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            self.this.walk.register(cx.waker());
+            let state = self.this.state.lock();
+            match *state {
+                State::Asking(_) => Poll::Pending,
+                state => {
+                    self.this.leaving.store(true, Ordering::SeqCst);
+                    Poll::Ready(state != State::Walking)
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        self.cell.pool.returns.list.lock().remove(&self.id);
+    }
+}
+
+impl Returns {
+    /// A peer that is silent for this long is given up.
+    const LIMIT: Duration = Duration::from_secs(5);
+    /// The side connection may take so long: together with the limit less than 6 s.
+    const ANSWER: Duration = Duration::from_millis(900);
+    /// A backend that cannot be ended keeps its permit no longer than this.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    /// So many returns of one pool ask at the same time.
+    const ASKING: usize = 2;
+
+    pub(crate) fn set_limit(&self, limit: Duration) {
+        self.limit.store(nanos(limit), Ordering::Relaxed);
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_nanos(self.limit.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.lock().is_empty()
+    }
+
+    pub(crate) fn begin(
+        &self,
+        cell: &Arc<Cell>,
+        backend: Option<i64>,
+        runtime: &Handle,
+    ) -> Returning {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let this = Arc::new(Return {
+            since: Moment::now(),
+            backend,
+            cell: Arc::clone(cell),
+            runtime: runtime.clone(),
+            task: OnceLock::new(),
+            state: Mutex::new(State::Walking),
+            leaving: AtomicBool::new(false),
+            walk: AtomicWaker::new(),
+            told: Mutex::default(),
+        });
+        self.list.lock().insert(id, Arc::clone(&this));
+        Returning {
+            cell: Arc::clone(cell),
+            id,
+            this,
+        }
+    }
+
+    /// Looks at every return: acts on those beyond their limit, answers what is to be told, and when
+    /// to look again.
+    pub(super) fn look(
+        &self,
+        now: Moment,
+        gauges: &dyn Gauges,
+        orphan: &dyn Fn(),
+    ) -> (Vec<Stuck>, Option<Duration>) {
+        let mut stuck = Vec::new();
+        let mut next = None;
+        let limit = self.limit();
+        let list: Vec<_> = self.list.lock().values().cloned().collect();
+        let mut asking = list.iter().filter(|each| each.is_asking()).count();
+        for each in list {
+            let (done, wait) = self.step(&each, now, limit, gauges, &mut asking);
+            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
+            let Some(done) = done else {
+                continue;
+            };
+            if done == Done::Orphaned {
+                orphan();
+            }
+            if each.told.lock().replace(done) != Some(done) {
+                stuck.push(Stuck {
+                    cell: Arc::clone(&each.cell),
+                    since: each.since,
+                    done,
+                });
+            }
+        }
+        (stuck, next)
+    }
+
+    fn step(
+        &self,
+        each: &Arc<Return>,
+        now: Moment,
+        limit: Duration,
+        gauges: &dyn Gauges,
+        asking: &mut usize,
+    ) -> (Option<Done>, Duration) {
+        let age = now.since(each.since);
+        let state = *each.state.lock();
+        let word = match state {
+            State::Aborted => return (None, Duration::MAX),
+            State::Walking if age < limit => return (None, limit - age),
+            State::Kept(until) if now < until && age < Self::PATIENCE => {
+                return (None, until.since(now));
+            }
+            State::Walking | State::Kept(_) if self.is_unreachable(now) => Word::Unreachable,
+            State::Walking | State::Kept(_) => {
+                if *asking < Self::ASKING {
+                    *asking += 1;
+                    each.ask(now, gauges);
+                }
+                return (None, Self::ANSWER / 20);
+            }
+            State::Asking(since) if now.since(since) < Self::ANSWER => {
+                return (None, Self::ANSWER / 20);
+            }
+            State::Asking(_) => Word::Unreachable,
+            State::Answered(word) => word,
+        };
+        let kept = |done| {
+            *each.state.lock() = State::Kept(now.after(limit.max(Self::ANSWER)));
+            (Some(done), limit.max(Self::ANSWER))
+        };
+        let gone = |done| {
+            *each.state.lock() = State::Aborted;
+            if let Some(task) = each.task.get() {
+                task.abort();
+            }
+            (Some(done), Duration::MAX)
+        };
+        match word {
+            Word::Unreachable => {
+                *self.unreachable.lock() = Some(now);
+                gone(Done::ClosedUnreachable)
+            }
+            Word::Idle => gone(Done::ClosedIdle),
+            Word::Cancelled | Word::Unknown if age >= Self::PATIENCE => gone(Done::Orphaned),
+            Word::Cancelled => kept(Done::Cancelled),
+            Word::Unknown => kept(Done::Kept),
+        }
+    }
+
+    fn is_unreachable(&self, now: Moment) -> bool {
+        let at = *self.unreachable.lock();
+        at.is_some_and(|at| now.since(at) < Self::ANSWER)
+    }
+}
+
+impl Return {
+    fn is_asking(&self) -> bool {
+        matches!(*self.state.lock(), State::Asking(_))
+    }
+
+    fn ask(self: &Arc<Self>, now: Moment, gauges: &dyn Gauges) {
+        let mut state = self.state.lock();
+        *state = State::Asking(now);
+        let may_cancel = !self.leaving.load(Ordering::SeqCst);
+        drop(state);
+        let question = gauges.ask(self.backend, may_cancel);
+        let this = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let word = question.await;
+            let mut state = this.state.lock();
+            // Too late, when the watchdog has given it up.
+            if *state == State::Asking(now) {
+                *state = State::Answered(word);
+            }
+            drop(state);
+            this.walk.wake();
+        });
+    }
+}
