@@ -15,6 +15,11 @@ use crate::registry::{
 /// A waiter that was woken and not polled for this long is stranded.
 const STRANDED: Duration = Duration::from_millis(250);
 
+/// For so long a connection may be in the opening or in a test.
+const UNTRACKED: Duration = Duration::from_secs(1);
+/// The same where the raw pool is in somebody's hands.
+const RAW: Duration = Duration::from_millis(400);
+
 /// What is known besides the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
@@ -24,8 +29,8 @@ pub(crate) struct Evidence {
     pub(crate) deadlock: Option<Deadlock>,
     /// For how long the runtime has not run our probe, when that is long, and what blocks it.
     pub(crate) stalled: Option<String>,
-    /// The least `in_progress` since somebody waits, when that was looked at.
-    pub(crate) in_progress: Option<u32>,
+    /// The least `in_progress` since somebody waits, and for how long that was looked at.
+    pub(crate) in_progress: Option<(u32, Duration)>,
 }
 
 /// What came of an attempt of ours to connect beside the pool.
@@ -148,13 +153,20 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         );
     }
     // What neither waits for the server nor is ours. A connection is tested and opened in passing, so
-    // what was there at every look counts, once the server is known to answer or the raw pool to be
-    // in somebody's hands.
+    // only what was there at every look for a while counts.
+    let (low, looked_for) = evidence.in_progress.unwrap_or_default();
+    let may_be_raw = !pool.raw_handed_out.is_empty();
     let could_be = match &evidence.connecting {
         Connecting::Fails(_) => 0,
-        Connecting::Works => evidence.in_progress.unwrap_or_default(),
-        Connecting::NotTried if pool.raw_handed_out.is_empty() => 0,
-        Connecting::NotTried => evidence.in_progress.unwrap_or(status.in_progress),
+        _ if may_be_raw && looked_for >= RAW => low,
+        // The server is known to answer, so opening one does not take that long.
+        Connecting::Works if looked_for >= UNTRACKED => low,
+        Connecting::Works if !may_be_raw && low > 0 => {
+            let detail = "being opened or tested; an attempt of ours to connect came through";
+            cause(CauseKind::Connecting, low as usize, detail.to_string());
+            0
+        }
+        Connecting::Works | Connecting::NotTried => 0,
     };
     let unseen = status.untracked.max(could_be);
     if unseen > 0 {

@@ -28,8 +28,8 @@ pub(super) struct Exhaustion {
     /// What each holder and the waits of its owner looked like, and since when nothing of it has
     /// changed.
     still: HashMap<HolderId, (u64, Moment)>,
-    /// The least `in_progress` of each pool since somebody waits for it.
-    in_progress: HashMap<u64, u32>,
+    /// The least `in_progress` of each pool since somebody waits for it, and since when that is.
+    in_progress: HashMap<u64, (u32, Moment)>,
     /// What blocked the runtime of each pool when it was last blocked.
     blocked: HashMap<u64, (Moment, String)>,
 }
@@ -324,9 +324,9 @@ impl Exhaustion {
         });
         for pool in &snapshot.pools {
             if pool.status.waiting > 0 {
-                let low = pool.status.in_progress;
-                let known = self.in_progress.entry(pool.id).or_insert(low);
-                *known = low.min(*known);
+                let seen = pool.status.in_progress;
+                let (low, _) = self.in_progress.entry(pool.id).or_insert((seen, now));
+                *low = seen.min(*low);
             }
         }
     }
@@ -338,7 +338,10 @@ impl Exhaustion {
                 .iter()
                 .map(|(holder, (_, since))| (*holder, now.since(*since)))
                 .collect(),
-            in_progress: self.in_progress.get(&pool).copied(),
+            in_progress: self
+                .in_progress
+                .get(&pool)
+                .map(|(low, since)| (*low, now.since(*since))),
             ..Evidence::default()
         }
     }
