@@ -229,6 +229,8 @@ pub struct Finding {
     pub first_seen: SystemTime,
     /// How many holders or waiters it speaks of.
     pub count: u64,
+    /// How many more are out from the same line, and not past their limit.
+    pub younger: u64,
 }
 
 impl Finding {
@@ -260,6 +262,7 @@ impl Finding {
             remedy: None,
             first_seen: SystemTime::now(),
             count: 0,
+            younger: 0,
         }
     }
 }

@@ -140,12 +140,27 @@ impl<DB: Database> Conn<DB> {
     /// # Errors
     /// What the connection fails with.
     pub async fn ping(&mut self) -> Result<(), Error> {
-        self.raw_mut().ping().await
+        // MariaDB's driver does not know of an answer to a ping that was cut.
+        let mut pinging = Pinging(Some(Arc::clone(self.cell())));
+        let answer = self.raw_mut().ping().await;
+        pinging.0 = None;
+        answer
     }
 
     /// Whether a transaction of sqlx or leaktrace is open. A `BEGIN` sent as text is not counted.
     pub fn is_in_transaction(&self) -> bool {
         self.raw().is_in_transaction()
+    }
+}
+
+/// Dropped before the end of a ping, it says so.
+struct Pinging(Option<Arc<Cell>>);
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        if let Some(cell) = &self.0 {
+            cell.unsure();
+        }
     }
 }
 

@@ -57,7 +57,11 @@ impl<'q, DB: Database, Q: Execute<'q, DB>> Execute<'q, DB> for Told<Q> {
     }
 
     fn take_arguments(&mut self) -> Result<Option<DB::Arguments>, BoxDynError> {
-        self.query.take_arguments()
+        let arguments = self.query.take_arguments();
+        if matches!(arguments, Ok(Some(_))) {
+            self.cell.prepared();
+        }
+        arguments
     }
 
     fn persistent(&self) -> bool {

@@ -8,13 +8,14 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::{Connection, Database, Error};
 
 use super::probe::{self, Found};
-use super::witness;
+use super::witness::{self, Server};
 use crate::monitor::Monitor;
 use crate::registry::PoolRecord;
 
@@ -24,6 +25,9 @@ tokio::task_local! {
     /// The connection that returns here was settled by its guard.
     static PROVEN: ();
 }
+
+/// As long as a return may take where nothing else was said.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Acquires, and answers the backend that the hooks have learned.
 pub(super) async fn learning<T>(
@@ -134,7 +138,7 @@ impl<DB: Database> Hooks<DB> {
             let told = Arc::clone(&told);
             Box::pin(async move {
                 if PROVEN.try_with(|()| ()).is_err() {
-                    match settle::<DB>(conn).await {
+                    match settle_in_time::<DB>(conn, &told).await {
                         Ok(Found::Clean) => {}
                         Ok(Found::Dirty) => {
                             if let Some((monitor, record)) = told.get()
@@ -163,6 +167,22 @@ async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
     // No task-local: the pool's own maintenance opened it.
     let _ = BACKEND.try_with(|cell| cell.set(backend));
     Ok(())
+}
+
+/// Settles, with a limit where the driver may wait for an answer that never comes.
+async fn settle_in_time<DB: Database>(
+    conn: &mut DB::Connection,
+    told: &Told,
+) -> Result<Found, Error> {
+    if Server::of::<DB>(conn) != Server::MySql {
+        return settle::<DB>(conn).await;
+    }
+    let record = told.get().and_then(|(_, record)| record.upgrade());
+    let limit = record.map_or(LIMIT, |record| record.returns.limit());
+    match tokio::time::timeout(limit, settle::<DB>(conn)).await {
+        Ok(settled) => settled,
+        Err(_) => Err(Error::Protocol("no answer within the limit".into())),
+    }
 }
 
 /// Settles a connection of which nothing was seen.

@@ -101,6 +101,7 @@ where
         }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
+        cell.prepared();
         let prepared = self.raw_mut().prepare_with(sql, parameters);
         Box::pin(Answer::new(prepared, &cell))
     }
@@ -118,6 +119,7 @@ where
         }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
+        cell.prepared();
         Box::pin(Answer::new(self.raw_mut().describe(sql), &cell))
     }
 }

@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use super::checkout::Checkout;
 use super::conn::Conduct;
 use super::probe::{self, Found, Standing};
-use super::witness;
+use super::witness::{self, Server};
 use crate::finding::Kind;
 use crate::monitor::Monitor;
-use crate::registry::{Doubts, Returning};
+use crate::registry::{Doubts, Returning, Word};
 use crate::scope::Scope;
 
 /// Sends the connection home in a task of its own. Never panics; without a runtime the connection
@@ -92,9 +92,19 @@ async fn settle<DB: Database>(
     if conduct.close && !doubts.by_text && !conduct.in_transaction {
         return Ok(());
     }
+    if doubts.cut_prepared && Server::of::<DB>(checkout.raw()) == Server::MySql {
+        // The driver does not count the answers to a prepare that was cut: reading on may wait for
+        // ever, or take one answer for another. Only while the server runs it, it was not that.
+        match cell.pool.is_running(checkout.backend).await {
+            Word::Idle | Word::Unreachable => {
+                return Err(Error::Protocol("cut while a statement was prepared".into()));
+            }
+            Word::Cancelled | Word::Unknown => {}
+        }
+    }
     let conn = checkout.raw_mut();
     if doubts.unsure {
-        probe::drain::<DB>(conn, doubts.cut).await?;
+        probe::drain::<DB>(conn, doubts.cut || doubts.by_text).await?;
     }
     let reported = doubts.by_text && !conduct.in_transaction;
     let mut found = Found::Clean;

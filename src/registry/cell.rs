@@ -321,6 +321,11 @@ impl Cell {
         self.doomed.load(Ordering::Acquire)
     }
 
+    /// The statement that runs is prepared on the server.
+    pub(crate) fn prepared(&self) {
+        self.live.lock().doubts.prepared = true;
+    }
+
     /// The statement that runs has changed rows.
     pub(crate) fn changed_rows(&self) {
         let mut live = self.live.lock();

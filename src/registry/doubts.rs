@@ -15,6 +15,10 @@ pub(crate) struct Doubts {
     pub(crate) by_text: bool,
     /// Something was dropped in flight: its answer is still to be read.
     pub(crate) cut: bool,
+    /// It was prepared on the server: what answers are on their way is not known either.
+    pub(crate) cut_prepared: bool,
+    /// The statement that runs is prepared on the server.
+    pub(super) prepared: bool,
     /// A statement was seen to fail since the transaction began.
     pub(crate) failed: bool,
     /// Something ran that may have written, or was not seen, since the transaction began.
@@ -47,8 +51,12 @@ impl Doubts {
                 self.failed = true;
                 self.unsure = true;
             }
-            Ending::Cut => self.was_cut(),
+            Ending::Cut => {
+                self.was_cut();
+                self.cut_prepared |= self.prepared;
+            }
         }
+        self.prepared = false;
     }
 
     pub(super) fn was_cut(&mut self) {
@@ -67,6 +75,7 @@ impl Doubts {
             *self = Self {
                 // What was cut may still have answers on the way.
                 cut: self.cut,
+                cut_prepared: self.cut_prepared,
                 ..Self::default()
             };
         }

@@ -242,6 +242,11 @@ impl PoolRecord {
         self.unlisted.load(Ordering::Acquire)
     }
 
+    /// Asks the server whether something runs on that backend; cancels nothing.
+    pub(crate) fn is_running(&self, backend: Option<i64>) -> BoxFuture<'static, Word> {
+        self.gauges.ask(backend, false)
+    }
+
     /// Acts on returns that are beyond their limit; answers what is to be told, and when to look
     /// again.
     pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {

@@ -178,7 +178,7 @@ impl Door {
             Some(id) => id,
             None => self.new_id(),
         };
-        self.remember(key, interval, now);
+        self.remember(key.clone(), interval, now);
         let oldest = members[0].1;
         let count = members.len() as u64;
         let open = self.open.entry(id).or_insert_with(|| Open {
@@ -209,7 +209,10 @@ impl Door {
             .collect();
         let pool = pool_of(snapshot, oldest);
         let headline = headline(kind, &pool.name, oldest, count);
+        let of_group = |holder: &&Holder| GroupKey::of(holder) == key.0;
+        let out = snapshot.holders.iter().filter(of_group).count() as u64;
         shown.findings.push(Finding {
+            younger: out.saturating_sub(count),
             remedy: remedy(oldest),
             totals: snapshot.totals.clone(),
             first_seen: oldest.acquired_at,
