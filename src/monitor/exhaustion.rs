@@ -15,7 +15,7 @@ use super::stall::Runtime;
 use crate::clock::{Moment, span};
 use crate::config::Detail;
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Deadlock, Evidence, Stuck, causes, stuck, suspects_connecting};
+use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
 use crate::registry::{PoolInfo, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 

@@ -30,7 +30,7 @@ use crate::registry::{
     Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
-use crate::scope::{Counters, Outcome, RequestCounts, Scope};
+use crate::scope::{Counters, Scope};
 use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::site::{CallSite, SqlText, sql::Dialect};
 use crate::sync::Mutex;
