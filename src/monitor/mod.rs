@@ -4,9 +4,10 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
-mod cut;
 mod endings;
 mod exhaustion;
+mod looks;
+mod requests;
 mod scan;
 mod stall;
 
@@ -17,9 +18,9 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
-pub use self::cut::CancelCounts;
-use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
+pub use self::requests::CancelCounts;
+use self::requests::Cuts;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
@@ -29,7 +30,7 @@ use crate::registry::{
     Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
-use crate::scope::{Counters, Outcome, RequestCounts, Scope};
+use crate::scope::{Counters, Scope};
 use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::site::{CallSite, SqlText, sql::Dialect};
 use crate::sync::Mutex;
@@ -264,36 +265,6 @@ impl Monitor {
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.0.registry
-    }
-
-    /// How the requests that passed [`Monitor::layer`] ended.
-    pub fn requests(&self) -> RequestCounts {
-        self.0.requests.read()
-    }
-
-    /// What the requests that were cut were doing on the connections they held.
-    ///
-    /// A client that goes away is normal, so this is a counter and no finding. A request that held
-    /// nothing counts in [`Monitor::requests`] alone, one that held two counts twice here.
-    pub fn cancelled(&self) -> CancelCounts {
-        self.0.cut.read()
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn request_started(&self, scope: &Scope) {
-        self.0.scopes.insert(scope.id(), scope.clone());
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
-        self.0.scopes.remove(&scope.id());
-        self.0.requests.count(outcome);
-        if outcome == Outcome::Cancelled {
-            // What it holds is still there: it is dropped after this.
-            for cut in self.0.registry.cuts(scope.id()) {
-                self.0.cut.count(cut);
-            }
-        }
     }
 
     /// The shown form of a statement.

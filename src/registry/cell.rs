@@ -1,5 +1,6 @@
 //! What is kept of a checkout while it lives.
 //!
+//! over 400 lines because what is behind one lock, and all that changes it, stands in one file.
 //! Responsible for following one checkout from its grant to its release: what was seen of it, and
 //! what the way back has to know. Not responsible for when it begins and ends (`lease`).
 

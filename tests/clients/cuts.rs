@@ -6,7 +6,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use leaktrace::{Activity, CancelCounts, Detail, PgPool, Scope};
-use sqlx::Postgres;
 use tokio::sync::Semaphore;
 
 use crate::bench::{Bench, PATIENCE, quick};

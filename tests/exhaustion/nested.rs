@@ -81,6 +81,7 @@ async fn two_statements_of_one_request_at_once_are_none() {
     };
     let bench = Bench::quick();
     let pool = bench.pool::<Postgres>(&db, 1, PATIENCE);
+    pool.acquire().await.expect("a server").release().await;
     let slow = || sqlx::query("SELECT pg_sleep(0.6)").execute(&pool);
     let both = async { tokio::join!(slow(), slow()) };
     let (left, right) = Scope::new("GET /board").run(both).await;

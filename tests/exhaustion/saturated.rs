@@ -14,7 +14,7 @@ async fn slow(conn: &mut leaktrace::Conn<Postgres>) {
 }
 
 async fn one(pool: &PgPool) {
-    slow(&mut *pool.acquire().await.expect("in time")).await;
+    slow(&mut pool.acquire().await.expect("in time")).await;
 }
 
 async fn two(pool: &PgPool) {
@@ -48,7 +48,7 @@ async fn the_sites_of_most_connection_time_are_named() {
             &saturated.detail,
             &[
                 "most connection time in the last minute",
-                &at!("slow(&mut *pool.acquire()"),
+                &at!("slow(&mut pool.acquire()"),
             ],
         );
         assert!(!saturated.detail.contains("fans out"), "{finding}");
