@@ -12,6 +12,8 @@ mod begin;
 mod broken_wire;
 mod commit;
 mod drops;
+mod faults;
+mod findings;
 mod limits;
 mod nested;
 mod scripts;
