@@ -1,19 +1,19 @@
 //! What is kept of a checkout while it lives.
 //!
-//! over 400 lines because what is behind one lock, and all that changes it, stands in one file.
 //! Responsible for following one checkout from its grant to its release: what was seen of it, and
 //! what the way back has to know. Not responsible for when it begins and ends (`lease`).
+
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::doubts::Doubts;
-use super::holder::{Activity, Holder, HolderId, HolderKind, Owner, Phase, ScopeInfo, SpanInfo};
+use super::holder::{HolderId, HolderKind, Owner, Phase, SpanInfo};
 use super::pool::{Policy, PoolRecord};
-use super::snapshot::Limits;
-use crate::clock::{Moment, Stops};
+use crate::clock::Moment;
 use crate::scope::Scope;
-use crate::site::{CallSite, Location, SqlText, Stack, sql::Verb, text};
+use crate::site::{CallSite, SqlText, Stack, sql::Verb};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
@@ -370,76 +370,6 @@ impl Cell {
 
     pub(super) fn site(&self) -> (HolderKind, Option<CallSite>, Option<&'static str>) {
         (self.kind, self.acquired_by, self.policy.label)
-    }
-
-    /// The copy that readers get.
-    pub(crate) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
-        let threshold = self
-            .policy
-            .threshold
-            .unwrap_or_else(|| limits.threshold.for_pool(self.pool.acquire_timeout()));
-        let live = self.live.lock();
-        let until = live.released_at.unwrap_or(now);
-        let running_for = stops.running_between(self.acquired_at, until);
-        let since = live.since.wall();
-        Holder {
-            id: HolderId(self.id),
-            pool: self.pool.name.clone(),
-            kind: self.kind,
-            label: self
-                .policy
-                .label
-                .map(|label| text::escape_text(label, 100).into_owned()),
-            acquired_at: self.acquired_at.wall(),
-            held_for: until.since(self.acquired_at),
-            waited_for: self.waited,
-            acquired_by: self.acquired_by.map(Location::from),
-            stack: self.stack.clone(),
-            last_used_at: live.last_used_at.map(Moment::wall),
-            last_used_by: live.last_used_by.map(Location::from),
-            last_sql: live.last_sql.as_ref().map(|sql| sql.masked.to_string()),
-            uses: live.uses,
-            activity: match live.doing {
-                Doing::InFlight => Activity::InFlight { since },
-                Doing::Idle => Activity::Idle { since },
-                Doing::Unknown => Activity::Unknown { since },
-            },
-            activity_for: until.since(live.since),
-            in_transaction: live.in_transaction,
-            phase: live.phase,
-            scope: self.scope.as_ref().map(ScopeInfo::of),
-            task_id: self.task.map(|task| task.to_string()),
-            span: self.span,
-            overdue: live.phase == Phase::Held && running_for > threshold,
-            threshold,
-            unreported: self.policy.unreported,
-            parked: live.parked,
-            rows: live.rows,
-            running_for,
-            activity_running_for: stops.running_between(live.since, until),
-            pool_id: self.pool.id,
-            idle_limit: limits.idle_in_transaction.map(|limit| limit.min(threshold)),
-            scope_ended_for: self
-                .scope
-                .as_ref()
-                .and_then(Scope::ended)
-                // Taken later, by a task that carries the scope on, it is no remainder of it.
-                .filter(|(ended, _)| *ended >= self.acquired_at)
-                .map(|(ended, _)| stops.running_between(ended, until)),
-            grace: self
-                .scope
-                .as_ref()
-                .and_then(Scope::grace)
-                .unwrap_or(limits.grace),
-            owner: Some(self.owner),
-            polled_ago: self
-                .scope
-                .as_ref()
-                .and_then(|scope| match scope.in_poll_since() {
-                    Some(_) => Some(Duration::ZERO),
-                    None => scope.last_polled().map(|ended| now.since(ended)),
-                }),
-        }
     }
 }
 
