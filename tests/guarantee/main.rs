@@ -9,8 +9,11 @@ mod support;
 mod stage;
 
 mod begin;
+mod broken_wire;
 mod commit;
 mod drops;
+mod faults;
+mod findings;
 mod limits;
 mod nested;
 mod scripts;

@@ -218,7 +218,11 @@ impl Network {
                 order = orders.recv() => match order {
                     None => return,
                     Some(Command::Cut(done)) => {
-                        while connections.join_next().await.is_some() {}
+                        // A client that came after the cut stays, and is not waited for.
+                        let quiet = Duration::from_millis(250);
+                        while let Ok(Some(_)) =
+                            tokio::time::timeout(quiet, connections.join_next()).await
+                        {}
                         let _ = done.send(());
                     }
                     Some(Command::Refuse(done)) => {
