@@ -32,7 +32,7 @@ async fn export(State(pool): State<PgPool>) -> Body {
 async fn service() -> Option<(TestDb, Bench, PgPool, std::net::SocketAddr)> {
     let db = postgres_database().await?;
     let bench = Bench::new(quick().detail(Detail::Backtrace).threshold(millis(400)));
-    let pool = bench.pool::<Postgres>(&db, 1, PATIENCE);
+    let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
     let app = Router::new().route("/export.csv", get(export));
     let app = app.layer(bench.monitor.layer()).with_state(pool.clone());
     let addr = serve(app).await;

@@ -162,9 +162,7 @@ async fn what_is_on_its_way_back_never_counts() {
         return;
     };
     let bench = Bench::new(config());
-    let pool = bench.pool::<Postgres>(&db, 2, PATIENCE);
-    // Opened beforehand: the handler times out in its statement.
-    pool.acquire().await.expect("a server").release().await;
+    let pool = bench.open_pool::<Postgres>(&db, 2, PATIENCE).await;
     let app = Router::new().route("/slow", post(times_out));
     let app = app.layer(bench.monitor.layer()).with_state(pool.clone());
     let addr = serve(app).await;

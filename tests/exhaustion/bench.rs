@@ -45,6 +45,28 @@ impl Bench {
         self.pool_at(&db.url, max, acquire_timeout)
     }
 
+    /// With every connection open, before it is watched: on a busy machine opening one may take longer
+    /// than a wait may.
+    pub(crate) async fn open_pool<DB: Database>(
+        &self,
+        db: &TestDb,
+        max: u32,
+        acquire_timeout: Duration,
+    ) -> Pool<DB> {
+        let options = sqlx::pool::PoolOptions::new()
+            .max_connections(max)
+            .acquire_timeout(acquire_timeout);
+        let raw: sqlx::Pool<DB> = options.connect_lazy(&db.url).expect("a URL");
+        let mut open = Vec::new();
+        while open.len() < max as usize {
+            open.extend(raw.acquire().await.ok());
+        }
+        for mut conn in open {
+            conn.return_to_pool().await;
+        }
+        self.monitor.watch("orders", raw)
+    }
+
     pub(crate) fn pool_at<DB: Database>(
         &self,
         url: &str,

@@ -246,16 +246,7 @@ mod innocent {
 
     async fn pg(bench: &Bench) -> Option<(crate::support::TestDb, PgPool)> {
         let db = postgres_database().await?;
-        let pool = bench.pool::<Postgres>(&db, 10, PATIENCE);
-        // Opening ten connections at once may take a busy machine longer than anybody should wait.
-        let mut open = Vec::new();
-        for _ in 0..10 {
-            open.push(pool.acquire().await.expect("a connection"));
-        }
-        for conn in open {
-            conn.release().await;
-        }
-        bench.findings.take();
+        let pool = bench.open_pool::<Postgres>(&db, 10, PATIENCE).await;
         Some((db, pool))
     }
 

@@ -56,7 +56,7 @@ async fn a_statement_on_the_pool_under_an_open_transaction_is_one_too() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.pool::<Postgres>(&db, 1, millis(600));
+    let pool = bench.open_pool::<Postgres>(&db, 1, millis(600)).await;
     let task = tokio::spawn(async move {
         let _outer = pool.begin().await?;
         sqlx::query("SELECT 1").execute(&pool).await
@@ -80,8 +80,7 @@ async fn two_statements_of_one_request_at_once_are_none() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.pool::<Postgres>(&db, 1, PATIENCE);
-    pool.acquire().await.expect("a server").release().await;
+    let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
     let slow = || sqlx::query("SELECT pg_sleep(0.6)").execute(&pool);
     let both = async { tokio::join!(slow(), slow()) };
     let (left, right) = Scope::new("GET /board").run(both).await;

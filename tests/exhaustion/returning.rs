@@ -12,7 +12,7 @@ async fn a_cancelled_statement_that_the_server_still_runs_is_named() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.pool::<Postgres>(&db, 1, PATIENCE);
+    let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
     let slow = sqlx::query("SELECT pg_sleep(2)").execute(&pool);
     assert!(tokio::time::timeout(millis(300), slow).await.is_err());
     let (second, (finding, returning)) =
@@ -29,7 +29,7 @@ async fn a_statement_that_is_still_awaited_is_not_on_its_way_back() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.pool::<Postgres>(&db, 1, PATIENCE);
+    let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
     let slow = async {
         let slow = sqlx::query("SELECT pg_sleep(1)").execute(&pool).await;
         slow.expect("a row");

@@ -77,7 +77,7 @@ async fn statements_of_one_request_at_once_are_none() {
     let Some(db) = postgres_database().await else {
         return;
     };
-    let pool = bench.pool::<Postgres>(&db, 4, PATIENCE);
+    let pool = bench.open_pool::<Postgres>(&db, 4, PATIENCE).await;
     for _ in 0..100 {
         let query = || sqlx::query("SELECT 1").fetch_all(&pool);
         let (left, right) = Scope::new("GET /board")

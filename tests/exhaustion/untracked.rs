@@ -48,7 +48,7 @@ async fn a_raw_pool_that_was_used_and_given_back_is_not_blamed() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.pool::<Postgres>(&db, 2, millis(900));
+    let pool = bench.open_pool::<Postgres>(&db, 2, millis(900)).await;
     let answer = sqlx::query("SELECT 1").execute(pool.as_sqlx()).await;
     answer.expect("a row");
     let _out = (pool.acquire().await, pool.acquire().await);
