@@ -229,9 +229,21 @@ pub struct Finding {
     pub first_seen: SystemTime,
     /// How many holders or waiters it speaks of.
     pub count: u64,
+    /// How many more are out from the same line, and not past their limit.
+    pub younger: u64,
 }
 
 impl Finding {
+    /// How far an exhaustion has come: `waiting`, `timed_out` or `over`. `None` for other kinds.
+    pub fn phase(&self) -> Option<&'static str> {
+        match (self.kind, self.severity) {
+            (Kind::Exhausted, Severity::Warn) => Some("waiting"),
+            (Kind::Exhausted, Severity::Error) => Some("timed_out"),
+            (Kind::Exhausted, Severity::Info) => Some("over"),
+            _ => None,
+        }
+    }
+
     /// A finding about this pool, with nothing in it yet but its headline.
     pub(crate) fn new(id: FindingId, kind: Kind, pool: &PoolInfo, headline: String) -> Self {
         Self {
@@ -250,6 +262,7 @@ impl Finding {
             remedy: None,
             first_seen: SystemTime::now(),
             count: 0,
+            younger: 0,
         }
     }
 }

@@ -20,11 +20,13 @@ use crate::registry::{Activity, Holder, HolderId, Phase};
 #[derive(Clone, Debug)]
 pub struct Leaks {
     holders: Vec<Holder>,
+    /// How many more are out that were checked out at detail `off`.
+    unlisted: usize,
 }
 
 impl Leaks {
-    pub(crate) fn new(holders: Vec<Holder>) -> Self {
-        Self { holders }
+    pub(crate) fn new(holders: Vec<Holder>, unlisted: usize) -> Self {
+        Self { holders, unlisted }
     }
 
     /// The holders, oldest first.
@@ -35,7 +37,7 @@ impl Leaks {
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.holders.len();
+        let count = self.holders.len() + self.unlisted;
         let noun = if count == 1 {
             "connection is"
         } else {
@@ -44,6 +46,13 @@ impl fmt::Display for Leaks {
         write!(f, "{count} {noun} not back in the pool")?;
         for holder in &self.holders {
             write!(f, "\n  {}", line(holder))?;
+        }
+        if self.unlisted > 0 {
+            write!(
+                f,
+                "\n  {} without a record: checked out while the detail was off",
+                self.unlisted
+            )?;
         }
         Ok(())
     }
@@ -89,6 +98,14 @@ impl Question<'_> {
         holders
     }
 
+    /// How many are out of which nothing was recorded.
+    fn unlisted(&self) -> usize {
+        let pools = self.monitor.registry().pools();
+        let asked = |id: u64| self.pool.is_none_or(|pool| id == pool);
+        let counts = pools.iter().filter(|pool| asked(pool.id));
+        counts.map(|pool| pool.unlisted() as usize).sum()
+    }
+
     /// Asks again, with growing pauses, until what is on its way has arrived.
     ///
     /// The clock is the system's and not tokio's: under paused time a return takes real time too.
@@ -97,21 +114,18 @@ impl Question<'_> {
         let mut pause = Duration::from_millis(1);
         loop {
             let holders = self.holders();
-            let Some(left) = within.checked_sub(start.elapsed()) else {
-                return if holders.is_empty() {
-                    Ok(())
-                } else {
-                    Err(Leaks::new(holders))
-                };
-            };
-            if holders.is_empty() {
+            let unlisted = self.unlisted();
+            if holders.is_empty() && unlisted == 0 {
                 return Ok(());
             }
+            let Some(left) = within.checked_sub(start.elapsed()) else {
+                return Err(Leaks::new(holders, unlisted));
+            };
             if !holders
                 .iter()
                 .any(|holder| holder.phase == Phase::Returning)
             {
-                return Err(Leaks::new(holders));
+                return Err(Leaks::new(holders, unlisted));
             }
             tokio::time::sleep(pause.min(left)).await;
             tokio::task::yield_now().await;
@@ -169,7 +183,13 @@ impl<DB: Database> Pool<DB> {
         async move {
             match tokio::time::timeout(time, close).await {
                 Ok(()) => Ok(()),
-                Err(_) => Err(Leaks::new(self.holders())),
+                Err(_) => {
+                    let question = Question {
+                        monitor: self.monitor(),
+                        pool: Some(self.record_id()),
+                    };
+                    Err(Leaks::new(question.holders(), question.unlisted()))
+                }
             }
         }
     }
@@ -213,7 +233,7 @@ impl Drop for LeakCheck {
         holders.retain(|holder| holder.phase == Phase::Held && !self.before.contains(&holder.id));
         self.monitor.check(false);
         if !holders.is_empty() && !std::thread::panicking() {
-            panic!("leak check: {}", Leaks::new(holders));
+            panic!("leak check: {}", Leaks::new(holders, 0));
         }
     }
 }

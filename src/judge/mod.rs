@@ -7,6 +7,7 @@ mod deadlock;
 mod holds;
 mod remedy;
 mod waits;
+mod words;
 
 pub(crate) use self::deadlock::{Stuck, stuck};
 pub(crate) use self::holds::{Claim, holds};

@@ -3,19 +3,21 @@
 //! Responsible for telling the causes of exhaustion apart, with their shares: leak, saturation and
 //! outage have opposite remedies. Not responsible for when to say so: see `sink::episode`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::words::{cycle, on_the_way_back, pair, saturated, site_of_waiter, sites};
 use crate::clock::span;
 use crate::finding::{Cause, CauseKind};
-use crate::registry::{
-    Activity, Holder, HolderId, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter,
-};
+use crate::registry::{Activity, Holder, HolderId, Phase, PoolInfo, Snapshot, Waiter};
 
 /// A waiter that was woken and not polled for this long is stranded.
 const STRANDED: Duration = Duration::from_millis(250);
-/// Rows that were not read between two collections at least this far apart are not being read.
-const PARKED: Duration = Duration::from_millis(10);
+
+/// For so long a connection may be in the opening or in a test.
+const UNTRACKED: Duration = Duration::from_secs(1);
+/// The same where the raw pool is in somebody's hands.
+const RAW: Duration = Duration::from_millis(400);
 
 /// What is known besides the snapshot.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +28,8 @@ pub(crate) struct Evidence {
     pub(crate) deadlock: Option<Deadlock>,
     /// For how long the runtime has not run our probe, when that is long, and what blocks it.
     pub(crate) stalled: Option<String>,
-    /// The least `in_progress` since somebody waits, when that was looked at.
-    pub(crate) in_progress: Option<u32>,
+    /// The least `in_progress` since somebody waits, and for how long that was looked at.
+    pub(crate) in_progress: Option<(u32, Duration)>,
 }
 
 /// What came of an attempt of ours to connect beside the pool.
@@ -150,13 +152,20 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         );
     }
     // What neither waits for the server nor is ours. A connection is tested and opened in passing, so
-    // what was there at every look counts, once the server is known to answer or the raw pool to be
-    // in somebody's hands.
+    // only what was there at every look for a while counts.
+    let (low, looked_for) = evidence.in_progress.unwrap_or_default();
+    let may_be_raw = !pool.raw_handed_out.is_empty();
     let could_be = match &evidence.connecting {
         Connecting::Fails(_) => 0,
-        Connecting::Works => evidence.in_progress.unwrap_or_default(),
-        Connecting::NotTried if pool.raw_handed_out.is_empty() => 0,
-        Connecting::NotTried => evidence.in_progress.unwrap_or(status.in_progress),
+        _ if may_be_raw && looked_for >= RAW => low,
+        // The server is known to answer, so opening one does not take that long.
+        Connecting::Works if looked_for >= UNTRACKED => low,
+        Connecting::Works if !may_be_raw && low > 0 => {
+            let detail = "being opened or tested; an attempt of ours to connect came through";
+            cause(CauseKind::Connecting, low as usize, detail.to_string());
+            0
+        }
+        Connecting::Works | Connecting::NotTried => 0,
     };
     let unseen = status.untracked.max(could_be);
     if unseen > 0 {
@@ -198,9 +207,11 @@ fn waits_for_another<'a>(
     let is_left_alone_since = |waiter: &Waiter| match holder.activity {
         // One that was used or taken since is used beside the wait, by another branch of a `join!`.
         Activity::Idle { .. } => holder.activity_for >= waiter.waited_for,
+        // Its rows have not been read for most of the wait.
         Activity::InFlight { .. } if holder.parked => {
             let still = evidence.still.get(&holder.id);
-            still.is_some_and(|still| *still >= PARKED) && holder.activity_for >= waiter.waited_for
+            still.is_some_and(|still| *still * 2 >= waiter.waited_for)
+                && holder.activity_for >= waiter.waited_for
         }
         Activity::InFlight { .. } | Activity::Unknown { .. } => false,
     };
@@ -209,181 +220,4 @@ fn waits_for_another<'a>(
         .copied()
         .filter(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
         .find(|waiter| is_left_alone_since(waiter))
-}
-
-fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -> String {
-    const SHOWN: usize = 4;
-    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
-    let mut unseen = 0;
-    // Of a cycle of pools, every side: what they wait for is held by the others.
-    let waiter_of = |holder: &Holder| {
-        let mut own = snapshot.waiters.iter();
-        own.find(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
-    };
-    let mut pools: Vec<u64> = held.iter().map(|holder| holder.pool_id).take(1).collect();
-    let mut seen = 0;
-    while let Some(pool) = pools.get(seen).copied() {
-        seen += 1;
-        let members = snapshot.holders.iter();
-        for holder in members.filter(|holder| holder.pool_id == pool && holder.phase == Phase::Held)
-        {
-            unseen += usize::from(matches!(holder.activity, Activity::Unknown { .. }));
-            let waiter = waiter_of(holder);
-            *lines.entry(pair(holder, waiter)).or_default() += 1;
-            let waits_in = waiter.map(|waiter| waiter.pool_id);
-            pools.extend(waits_in.filter(|pool| !pools.contains(pool)));
-        }
-    }
-    let mut text: Vec<String> = lines
-        .iter()
-        .take(SHOWN)
-        .map(|(line, count)| format!("{count} × {line}"))
-        .collect();
-    if lines.len() > SHOWN {
-        text.push(format!("{} more", lines.len() - SHOWN));
-    }
-    let doubt = match deadlock.is_certain {
-        true => String::new(),
-        false => format!(
-            "suspected, because {unseen} were lent as raw connections and what runs there was not seen: "
-        ),
-    };
-    format!(
-        "{doubt}every connection is held by somebody who waits for another one, and nothing has moved for {}: {}",
-        span(deadlock.still_for),
-        text.join("; ")
-    )
-}
-
-/// Who holds what, taken where, last used where, and waits where.
-fn pair(holder: &Holder, waiter: Option<&Waiter>) -> String {
-    let who = holder
-        .scope
-        .as_ref()
-        .map_or("a task", |scope| scope.route.as_str());
-    let taken = holder.acquired_by.as_ref().map_or_else(
-        || "on the pool itself".to_string(),
-        |site| format!("at {site}"),
-    );
-    let used = match &holder.last_used_by {
-        Some(site) => format!(", last used at {site}"),
-        None => String::new(),
-    };
-    let waits = match waiter {
-        Some(waiter) => format!(
-            " and waits for another of pool \"{}\" at {}",
-            waiter.pool,
-            site_of_waiter(waiter)
-        ),
-        None => String::new(),
-    };
-    format!(
-        "{who} holds one of pool \"{}\" taken {taken}{used}{waits}",
-        holder.pool
-    )
-}
-
-fn site_of_waiter(waiter: &Waiter) -> String {
-    match &waiter.acquired_by {
-        Some(site) => site.to_string(),
-        None => "a statement on the pool itself".to_string(),
-    }
-}
-
-/// The lines that hold most of them.
-fn sites(holders: &[&Holder]) -> String {
-    const SHOWN: usize = 3;
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for holder in holders {
-        let site = match (&holder.acquired_by, &holder.last_sql) {
-            (Some(site), _) => site.to_string(),
-            (None, Some(sql)) => sql.chars().take(60).collect(),
-            (None, None) => "a pooled statement".to_string(),
-        };
-        *counts.entry(site).or_default() += 1;
-    }
-    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let shown: Vec<String> = counts
-        .iter()
-        .take(SHOWN)
-        .map(|(site, count)| format!("{site} ({count})"))
-        .collect();
-    let oldest = holders
-        .iter()
-        .map(|holder| holder.held_for)
-        .max()
-        .unwrap_or_default();
-    format!("the oldest for {}: {}", span(oldest), shown.join(", "))
-}
-
-fn on_the_way_back(returning: &[&Holder]) -> String {
-    let mut text = "on the way back to the pool".to_string();
-    // Its hold time ended with its drop; what it was doing then is what the server still does.
-    let oldest = returning.iter().max_by_key(|holder| holder.held_for);
-    if let Some(sql) = oldest.and_then(|holder| holder.last_sql.as_deref()) {
-        text += &format!(", e.g. after {}", sql.chars().take(60).collect::<String>());
-    }
-    text
-}
-
-fn saturated(
-    pool: &PoolInfo,
-    young: &[&Holder],
-    totals: &[SiteTotal],
-    waiters: &[&Waiter],
-) -> String {
-    let working = young
-        .iter()
-        .filter(|holder| !holder.waits_for_its_owner())
-        .count();
-    let idle: Vec<&Holder> = young
-        .iter()
-        .copied()
-        .filter(|holder| holder.waits_for_its_owner())
-        .collect();
-    let mut text = match idle.is_empty() {
-        true => "young and working: the pool is small for this load, or its statements are slow"
-            .to_string(),
-        false => format!(
-            "young: {working} working, {} on which no statement runs, {}",
-            idle.len(),
-            sites(&idle)
-        ),
-    };
-    let top: Vec<String> = totals
-        .iter()
-        .filter(|total| total.pool_id == pool.id)
-        .take(3)
-        .map(|total| {
-            let site = match (&total.acquired_by, &total.sql) {
-                (Some(site), _) => site.to_string(),
-                (None, Some(sql)) => sql.chars().take(60).collect(),
-                (None, None) => "a pooled statement".to_string(),
-            };
-            format!("{site} {} × {}", total.count, span(total.mean_hold))
-        })
-        .collect();
-    if !top.is_empty() {
-        text += &format!(
-            "; most connection time in the last minute: {}",
-            top.join(", ")
-        );
-    }
-    let mut routes: HashMap<(&str, Owner), usize> = HashMap::new();
-    for waiter in waiters {
-        if let (Some(scope), Some(owner)) = (&waiter.scope, waiter.owner) {
-            *routes.entry((scope.route.as_str(), owner)).or_default() += 1;
-        }
-    }
-    if let Some(((route, _), count)) = routes.into_iter().max_by_key(|(_, count)| *count)
-        && count >= 3
-        && count * 2 > waiters.len()
-    {
-        text += &format!(
-            "; one request of {route} is {count} of the {} that wait: it fans out",
-            waiters.len()
-        );
-    }
-    text
 }

@@ -53,22 +53,14 @@ impl Monitor {
         let Some((id, count)) = told else {
             return;
         };
+        let info = pool.info(now);
+        let headline = format!("{}: {what}", headline(kind, &pool.name, &holder, count));
         self.0.reporter.say(Finding {
-            id,
-            kind,
-            severity: kind.severity(),
-            pool: pool.name.clone(),
-            pool_id: pool.id,
-            status: pool.status(now),
-            runtime: None,
-            headline: format!("{}: {what}", headline(kind, &pool.name, &holder, count)),
-            causes: Vec::new(),
             remedy: remedy.map(str::to_string),
-            waiters: Vec::new(),
-            totals: Vec::new(),
             first_seen: holder.acquired_at,
             holders: vec![holder],
             count,
+            ..Finding::new(id, kind, &info, headline)
         });
     }
 
@@ -79,7 +71,6 @@ impl Monitor {
         }
         let now = Moment::now();
         let info = pool.info(now);
-        let kind = Kind::DirtyReturn;
         let raw: Vec<_> = info
             .raw_handed_out
             .iter()
@@ -89,25 +80,14 @@ impl Monitor {
             true => String::new(),
             false => format!("; raw pool handed out at {}", raw.join(", ")),
         };
-        self.say(|id| Finding {
-            id,
-            kind,
-            severity: kind.severity(),
-            headline: format!(
-                "pool \"{}\": a connection of the raw pool came back inside of a transaction; it was rolled back{from}",
-                info.name
-            ),
-            pool: info.name,
-            pool_id: pool.id,
-            status: info.status,
-            runtime: None,
-            causes: Vec::new(),
-            remedy: None,
-            waiters: Vec::new(),
-            totals: Vec::new(),
-            first_seen: now.wall(),
-            holders: Vec::new(),
+        let headline = format!(
+            "pool \"{}\": a connection of the raw pool came back inside of a transaction; it was rolled back{from}",
+            info.name
+        );
+        let id = self.0.door.lock().new_id();
+        self.0.reporter.say(Finding {
             count: 1,
+            ..Finding::new(id, Kind::DirtyReturn, &info, headline)
         });
     }
 

@@ -4,34 +4,26 @@
 //! collecting the evidence, and for raising the detail. Not responsible for causes (`judge`) or for
 //! saying each stage once (`sink::episode`).
 
-use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Level, event};
 
 use super::Monitor;
+use super::looks::{Looks, patience};
 use super::stall::Runtime;
 use crate::clock::{Moment, span};
 use crate::config::Detail;
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Deadlock, Evidence, Stuck, causes, stuck, suspects_connecting};
-use crate::registry::{HolderId, Phase, PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
+use crate::registry::{PoolInfo, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
 pub(super) struct Exhaustion {
     episodes: Episodes,
-    /// What each holder and the waits of its owner looked like, and since when nothing of it has
-    /// changed.
-    still: HashMap<HolderId, (u64, Moment)>,
-    /// The least `in_progress` of each pool since somebody waits for it.
-    in_progress: HashMap<u64, u32>,
-    /// What blocked the runtime of each pool when it was last blocked.
-    blocked: HashMap<u64, (Moment, String)>,
+    looks: Looks,
 }
 
 /// A finding to be made, with all that it needs.
@@ -73,7 +65,7 @@ impl Monitor {
         };
         let mut alarms = Vec::new();
         let mut state = self.0.exhaustion.lock();
-        state.look(snapshot, now);
+        state.looks.look(snapshot, now);
         let stuck = stuck(snapshot);
         for pool in &snapshot.pools {
             let of_pool = |waiter: &&Waiter| waiter.pool_id == pool.id;
@@ -97,9 +89,11 @@ impl Monitor {
             }
             let runtime = self.runtime(&record, now);
             if let Runtime::Blocked(sentence) = &runtime {
-                state.blocked.insert(pool.id, (now, sentence.clone()));
+                state.looks.blocked.insert(pool.id, (now, sentence.clone()));
             }
-            let deadlock = state.deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
+            let deadlock = state
+                .looks
+                .deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
             // It may prove to be one before long.
             let may_be = deadlock.is_none()
                 && stuck.certain.contains(&pool.id)
@@ -110,7 +104,7 @@ impl Monitor {
             }
             let door = &self.0.door;
             // While the runtime does not run, the causes are others: look again when that is known.
-            if runtime == Runtime::Asked {
+            if matches!(runtime, Runtime::Asked | Runtime::Silent) {
                 wake_in(Runtime::SOON);
                 // Whoever gave up is known now or never.
                 if left.is_none() {
@@ -123,7 +117,7 @@ impl Monitor {
                     door.lock().new_id()
                 });
             if let Some(id) = id {
-                let mut evidence = state.evidence(pool.id, now);
+                let mut evidence = state.looks.evidence(pool.id, now);
                 evidence.deadlock = deadlock;
                 evidence.stalled = runtime.sentence();
                 let alarm = Alarm {
@@ -191,16 +185,19 @@ impl Monitor {
         let waited = failed.waited_for;
         let mut evidence = {
             let mut state = self.0.exhaustion.lock();
-            state.look(&snapshot, now);
-            let mut evidence = state.evidence(record.id, now);
+            state.looks.look(&snapshot, now);
+            let mut evidence = state.looks.evidence(record.id, now);
             let stuck = stuck(&snapshot);
             let timeout = record.acquire_timeout();
-            evidence.deadlock = state.deadlock(record.id, &stuck, &snapshot, timeout, waited, now);
+            evidence.deadlock = state
+                .looks
+                .deadlock(record.id, &stuck, &snapshot, timeout, waited, now);
             if evidence.deadlock.is_some() {
                 state.episodes.deadlock_is_said(record.id);
             }
             // This task runs, so the runtime does. It is blamed if it did not while this one waited.
             evidence.stalled = state
+                .looks
                 .blocked
                 .get(&record.id)
                 .filter(|(at, _)| now.since(*at) < waited)
@@ -288,92 +285,6 @@ impl Monitor {
             .pools()
             .into_iter()
             .find(|pool| pool.id == id)
-    }
-}
-
-/// For how long nothing may have moved before a deadlock is certain: so long that it is found before
-/// the first acquire gives up, and at least two looks.
-fn patience(acquire_timeout: Duration) -> Duration {
-    (acquire_timeout / 3).clamp(Duration::from_millis(10), Duration::from_secs(1))
-}
-
-impl Exhaustion {
-    /// Compares with what was seen before.
-    fn look(&mut self, snapshot: &Snapshot, now: Moment) {
-        let mut seen = HashMap::with_capacity(snapshot.holders.len());
-        for holder in &snapshot.holders {
-            let mut hasher = DefaultHasher::new();
-            (holder.uses, holder.rows, holder.parked).hash(&mut hasher);
-            (holder.phase, holder.activity.since()).hash(&mut hasher);
-            for waiter in &snapshot.waiters {
-                if waiter.owner == holder.owner {
-                    (waiter.id, waiter.woken_ago.is_some()).hash(&mut hasher);
-                }
-            }
-            let print = hasher.finish();
-            let since = match self.still.get(&holder.id) {
-                Some((known, since)) if *known == print => *since,
-                _ => now,
-            };
-            seen.insert(holder.id, (print, since));
-        }
-        self.still = seen;
-        self.in_progress.retain(|pool, _| {
-            let mut waiters = snapshot.waiters.iter();
-            waiters.any(|waiter| waiter.pool_id == *pool)
-        });
-        for pool in &snapshot.pools {
-            if pool.status.waiting > 0 {
-                let low = pool.status.in_progress;
-                let known = self.in_progress.entry(pool.id).or_insert(low);
-                *known = low.min(*known);
-            }
-        }
-    }
-
-    fn evidence(&self, pool: u64, now: Moment) -> Evidence {
-        Evidence {
-            still: self
-                .still
-                .iter()
-                .map(|(holder, (_, since))| (*holder, now.since(*since)))
-                .collect(),
-            in_progress: self.in_progress.get(&pool).copied(),
-            ..Evidence::default()
-        }
-    }
-
-    /// Whether a stuck pool has been so for long enough to say so.
-    fn deadlock(
-        &self,
-        pool: u64,
-        stuck: &Stuck,
-        snapshot: &Snapshot,
-        acquire_timeout: Duration,
-        waited: Duration,
-        now: Moment,
-    ) -> Option<Deadlock> {
-        let is_certain = stuck.certain.contains(&pool);
-        let is_suspected = stuck.suspected.contains(&pool) && waited >= acquire_timeout / 2;
-        if !is_certain && !is_suspected {
-            return None;
-        }
-        let is_concerned = |pool: &u64| {
-            stuck.certain.contains(pool) || (!is_certain && stuck.suspected.contains(pool))
-        };
-        let still_for = snapshot
-            .holders
-            .iter()
-            .filter(|holder| holder.phase == Phase::Held && is_concerned(&holder.pool_id))
-            .map(|holder| {
-                let known = self.still.get(&holder.id);
-                known.map_or(Duration::ZERO, |(_, since)| now.since(*since))
-            })
-            .min()?;
-        (still_for >= patience(acquire_timeout)).then_some(Deadlock {
-            is_certain,
-            still_for,
-        })
     }
 }
 

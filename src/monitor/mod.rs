@@ -4,9 +4,10 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
-mod cut;
 mod endings;
 mod exhaustion;
+mod looks;
+mod requests;
 mod scan;
 mod stall;
 
@@ -17,19 +18,19 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
-pub use self::cut::CancelCounts;
-use self::cut::Cuts;
 use self::exhaustion::Exhaustion;
+pub use self::requests::CancelCounts;
+use self::requests::Cuts;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
-use crate::finding::{Finding, FindingId, Kind};
+use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
     Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
-use crate::scope::{Counters, Outcome, RequestCounts, Scope};
+use crate::scope::{Counters, Scope};
 use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::site::{CallSite, SqlText, sql::Dialect};
 use crate::sync::Mutex;
@@ -266,36 +267,6 @@ impl Monitor {
         &self.0.registry
     }
 
-    /// How the requests that passed [`Monitor::layer`] ended.
-    pub fn requests(&self) -> RequestCounts {
-        self.0.requests.read()
-    }
-
-    /// What the requests that were cut were doing on the connections they held.
-    ///
-    /// A client that goes away is normal, so this is a counter and no finding. A request that held
-    /// nothing counts in [`Monitor::requests`] alone, one that held two counts twice here.
-    pub fn cancelled(&self) -> CancelCounts {
-        self.0.cut.read()
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn request_started(&self, scope: &Scope) {
-        self.0.scopes.insert(scope.id(), scope.clone());
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
-        self.0.scopes.remove(&scope.id());
-        self.0.requests.count(outcome);
-        if outcome == Outcome::Cancelled {
-            // What it holds is still there: it is dropped after this.
-            for cut in self.0.registry.cuts(scope.id()) {
-                self.0.cut.count(cut);
-            }
-        }
-    }
-
     /// The shown form of a statement.
     pub(crate) fn statement(&self, sql: &str, dialect: Dialect) -> Arc<SqlText> {
         self.0.registry.statements.intern(sql, dialect)
@@ -403,14 +374,6 @@ fn current_span() -> Option<SpanInfo> {
             id: span.id()?.into_u64(),
         })
     })
-}
-
-impl Monitor {
-    /// Numbers a finding that was made elsewhere, and hands it to the reporter.
-    pub(crate) fn say(&self, make: impl FnOnce(FindingId) -> Finding) {
-        let id = self.0.door.lock().new_id();
-        self.0.reporter.say(make(id));
-    }
 }
 
 impl fmt::Debug for Monitor {

@@ -49,12 +49,14 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
-    let runtime = match verdict.claims.is_empty() {
+    let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
+    let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,
         false => monitor.runtimes(now),
     };
     // Whom to blame is known when the probe has run, or is late.
-    let asked = (runtime == Runtime::Asked).then_some(Runtime::SOON);
+    let asked = (runtime == Runtime::Asked && !verdict.claims.is_empty()).then_some(Runtime::SOON);
+    let is_silent = runtime == Runtime::Silent;
     let stalled = runtime.sentence();
     let claims: Vec<_> = verdict
         .claims
@@ -89,6 +91,8 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
         {
             finding.headline = format!("{stalled}; {}", finding.headline);
             finding.runtime = Some(stalled.clone());
+        }
+        if stalled.is_some() || is_silent {
             finding.remedy = None;
         }
         monitor.0.reporter.say(finding);
@@ -123,6 +127,13 @@ fn groups_left_out(count: usize) -> String {
 }
 
 impl Monitor {
+    /// A waiter is looked at several times before it gives up.
+    fn first_look(&self) -> Duration {
+        let pools = self.0.registry.pools();
+        let timeouts = pools.iter().map(|pool| pool.acquire_timeout() / 5);
+        timeouts.min().unwrap_or(Duration::MAX)
+    }
+
     /// No holder can become overdue in less time than this.
     fn shortest_threshold(&self) -> Duration {
         let limits = self.limits();
@@ -133,6 +144,7 @@ impl Monitor {
         fixed
             .min(limits.idle_in_transaction.unwrap_or(fixed))
             .min(self.0.config.get_wait())
+            .min(self.first_look())
             .min(self.0.registry.shortest_policy())
     }
 }

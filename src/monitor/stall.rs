@@ -14,20 +14,27 @@ use crate::site::text;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Runtime {
     Runs,
-    /// Not known yet: a probe is under way, and will have run or be late before long.
+    /// Not known yet: a probe has just been sent.
     Asked,
+    /// The probe has not run for longer than a finding may wait, and is not late yet.
+    Silent,
     /// It does not run what it is given; the sentence that says so.
     Blocked(String),
 }
 
 impl Runtime {
     /// How soon to look again when it is not known yet.
-    pub(super) const SOON: Duration = Duration::from_millis(10);
+    pub(super) const SOON: Duration = Duration::from_millis(5);
+    /// As long a finding waits for the probe: then the line is worth more than the remedy.
+    const PATIENCE: Duration = Duration::from_millis(25);
+    /// As long before a holder becomes overdue the probe is sent, so that it has run or is late by
+    /// then.
+    pub(super) const AHEAD: Duration = Duration::from_secs(1);
 
     pub(super) fn sentence(self) -> Option<String> {
         match self {
             Self::Blocked(sentence) => Some(sentence),
-            Self::Runs | Self::Asked => None,
+            Self::Runs | Self::Asked | Self::Silent => None,
         }
     }
 }
@@ -40,6 +47,8 @@ impl Monitor {
             match self.runtime(&pool, now) {
                 Runtime::Runs => {}
                 Runtime::Asked => worst = Runtime::Asked,
+                Runtime::Silent if worst == Runtime::Runs => worst = Runtime::Silent,
+                Runtime::Silent => {}
                 blocked @ Runtime::Blocked(_) => return blocked,
             }
         }
@@ -50,7 +59,8 @@ impl Monitor {
     pub(super) fn runtime(&self, pool: &PoolRecord, now: Moment) -> Runtime {
         let late = match pool.probe(now) {
             Pulse::Runs => return Runtime::Runs,
-            Pulse::Asked => return Runtime::Asked,
+            Pulse::Asked(time) if time < Runtime::PATIENCE => return Runtime::Asked,
+            Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
         let mut inside: Vec<(Duration, String)> = self

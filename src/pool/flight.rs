@@ -106,6 +106,15 @@ impl Flight {
     }
 }
 
+/// What an error says of the connection. After a protocol error sqlx's MySQL driver has sent more
+/// than it reads answers for, and its next user would wait for ever.
+fn failure(error: &Error) -> Ending {
+    match error {
+        Error::Protocol(_) | Error::Io(_) | Error::Tls(_) | Error::WorkerCrashed => Ending::Broken,
+        _ => Ending::Failed,
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
         self.over(Ending::Cut);
@@ -144,7 +153,7 @@ impl<DB: Database> Stream for Rows<'_, DB> {
                 }
             }
             Poll::Ready(Some(Ok(Either::Right(_)))) => this.flight.cell.parked(true),
-            Poll::Ready(Some(Err(_))) => this.flight.over(Ending::Failed),
+            Poll::Ready(Some(Err(error))) => this.flight.over(failure(error)),
             Poll::Ready(None) => this.flight.over(Ending::Succeeded),
         }
         poll
@@ -180,7 +189,7 @@ impl<T> Future for Answer<'_, T> {
         match &poll {
             Poll::Pending => {}
             Poll::Ready(Ok(_)) => this.flight.over(Ending::Succeeded),
-            Poll::Ready(Err(_)) => this.flight.over(Ending::Failed),
+            Poll::Ready(Err(error)) => this.flight.over(failure(error)),
         }
         poll
     }

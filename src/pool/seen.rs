@@ -10,8 +10,8 @@ use sqlx::{Database, Describe, Either, Error, Execute, Executor, SqlStr};
 
 use super::Pool;
 use super::conn::Conn;
+use super::doomed::DoomedTransaction;
 use super::flight::{Answer, Rows, Told, tell};
-use super::transaction::DoomedTransaction;
 use crate::registry::HolderKind;
 use crate::site::CallSite;
 

@@ -14,6 +14,7 @@ use sqlx::{Connection, Database, Error, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 
 use super::conn::Conn;
+use super::doomed::DoomedTransaction;
 use super::strict::StrictError;
 use super::witness::{self, Server};
 use crate::finding::Kind;
@@ -46,23 +47,6 @@ enum State {
     /// COMMIT or ROLLBACK is in flight.
     Ending(Use),
     Ended,
-}
-
-/// The transaction was rolled back when a nested `begin` on it was cancelled or refused.
-///
-/// sqlx 0.9 rolls the *outer* transaction back then and goes on in autocommit. leaktrace refuses
-/// further statements and the commit instead, with this as the source of an
-/// [`sqlx::Error::AnyDriverError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a nested begin was cancelled or refused and took this transaction with it: nothing of it is saved; begin again"
-)]
-pub struct DoomedTransaction;
-
-impl DoomedTransaction {
-    pub(super) fn error() -> Error {
-        Error::AnyDriverError(Box::new(DoomedTransaction))
-    }
 }
 
 type Manager<DB> = <DB as Database>::TransactionManager;

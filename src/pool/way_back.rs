@@ -92,6 +92,9 @@ async fn settle<DB: Database>(
     if conduct.close && !doubts.by_text && !conduct.in_transaction {
         return Ok(());
     }
+    if doubts.broken {
+        return Err(Error::Protocol("client and server no longer agree".into()));
+    }
     if doubts.cut_prepared && Server::of::<DB>(checkout.raw()) == Server::MySql {
         // The driver does not count the answers to a prepare that was cut: reading on may wait for
         // ever, or take one answer for another. Only while the server runs it, it was not that.

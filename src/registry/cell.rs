@@ -87,6 +87,8 @@ struct Live {
 pub(crate) enum Ending {
     Succeeded,
     Failed,
+    /// Failed in a way after which the connection cannot be used.
+    Broken,
     /// Dropped before its end was seen.
     Cut,
 }
@@ -271,7 +273,9 @@ impl Cell {
         match ending {
             // Only queued: on the server the transaction is open until the next statement.
             Ending::Cut => live.doubts.rollback_queued |= open == 0 && live.in_transaction,
-            Ending::Succeeded | Ending::Failed => live.in_transaction = open > 0,
+            Ending::Succeeded | Ending::Failed | Ending::Broken => {
+                live.in_transaction = open > 0;
+            }
         }
         if ending == Ending::Succeeded {
             live.doubts.settled(what, open);

@@ -19,6 +19,8 @@ pub(crate) struct Doubts {
     pub(crate) cut_prepared: bool,
     /// The statement that runs is prepared on the server.
     pub(super) prepared: bool,
+    /// Client and server no longer agree on what is on the wire: of no use to anybody.
+    pub(crate) broken: bool,
     /// A statement was seen to fail since the transaction began.
     pub(crate) failed: bool,
     /// Something ran that may have written, or was not seen, since the transaction began.
@@ -51,6 +53,11 @@ impl Doubts {
                 self.failed = true;
                 self.unsure = true;
             }
+            Ending::Broken => {
+                self.failed = true;
+                self.unsure = true;
+                self.broken = true;
+            }
             Ending::Cut => {
                 self.was_cut();
                 self.cut_prepared |= self.prepared;
@@ -76,6 +83,7 @@ impl Doubts {
                 // What was cut may still have answers on the way.
                 cut: self.cut,
                 cut_prepared: self.cut_prepared,
+                broken: self.broken,
                 ..Self::default()
             };
         }

@@ -19,6 +19,7 @@ use crate::sync::atomic::Ordering;
 pub(crate) struct Lease {
     registry: Arc<Registry>,
     cell: Arc<Cell>,
+    listed: bool,
 }
 
 impl Registry {
@@ -31,10 +32,13 @@ impl Registry {
         let cell = Arc::new(Cell::new(self.new_id(), Moment::now(), begun));
         if listed {
             self.holders.insert(cell.id, Arc::clone(&cell));
+        } else {
+            cell.pool.unlisted.fetch_add(1, Ordering::AcqRel);
         }
         Lease {
             registry: Arc::clone(self),
             cell,
+            listed,
         }
     }
 }
@@ -56,6 +60,9 @@ impl Lease {
         let pool = &self.cell.pool;
         pool.returning.fetch_add(1, Ordering::AcqRel);
         pool.held.fetch_sub(1, Ordering::AcqRel);
+        if !self.listed {
+            pool.unlisted.fetch_sub(1, Ordering::AcqRel);
+        }
         if let Some(finding) = released.finding {
             self.registry.ended.lock().push(self.cell.ended(finding));
         }

@@ -56,6 +56,8 @@ pub(crate) struct PoolRecord {
     gauges: Box<dyn Gauges>,
     pub(super) held: AtomicU32,
     pub(super) returning: AtomicU32,
+    /// How many of `held` have no record: they were checked out at detail `off`.
+    pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
@@ -88,7 +90,7 @@ pub(crate) enum Pulse {
     /// It ran one not long ago.
     Runs,
     /// One is under way.
-    Asked,
+    Asked(Duration),
     /// One is under way for this long.
     Late(Duration),
 }
@@ -110,6 +112,7 @@ impl PoolRecord {
             gauges,
             held: AtomicU32::new(0),
             returning: AtomicU32::new(0),
+            unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             raw: Mutex::default(),
@@ -146,8 +149,8 @@ impl PoolRecord {
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
         /// Above what a busy machine takes to schedule a task.
         const LATE: Duration = Duration::from_millis(750);
-        /// Longer than the watchdog sleeps.
-        const FRESH: Duration = Duration::from_secs(1);
+        /// An older answer says nothing of now.
+        const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
             return Pulse::Runs;
         };
@@ -160,6 +163,10 @@ impl PoolRecord {
             Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
             _ => {}
         }
+        let asked_for = match &probe.sent {
+            Some((sent, _)) => now.since(*sent),
+            None => Duration::ZERO,
+        };
         let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
         if probe.sent.is_none() {
             let ran = Arc::new(AtomicBool::new(false));
@@ -171,7 +178,7 @@ impl PoolRecord {
         }
         match is_fresh {
             true => Pulse::Runs,
-            false => Pulse::Asked,
+            false => Pulse::Asked(asked_for),
         }
     }
 
@@ -228,6 +235,11 @@ impl PoolRecord {
     /// The oldest `close()` that has not ended.
     pub(crate) fn oldest_closing(&self) -> Option<Closing> {
         self.closing.lock().first().map(|(_, closing)| *closing)
+    }
+
+    /// How many are held of which nothing was recorded.
+    pub(crate) fn unlisted(&self) -> u32 {
+        self.unlisted.load(Ordering::Acquire)
     }
 
     /// Asks the server whether something runs on that backend; cancels nothing.

@@ -86,8 +86,11 @@ impl Wake for Spy {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken_at
-            .store(Moment::now().as_nanos(), Ordering::Relaxed);
+        // The first wake-up since its last poll: the grant. Its own timeout wakes it again later.
+        let now = Moment::now().as_nanos();
+        let _ = self
+            .woken_at
+            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         // Not under the lock: a waker may run anything.
         let task = self.task.lock().clone();
         if let Some(task) = task {

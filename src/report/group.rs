@@ -48,8 +48,10 @@ pub struct Group {
     pub finding: Option<FindingId>,
     /// What the group suffers from, when anything.
     pub kind: Option<Kind>,
-    /// How many holders.
+    /// How many holders suffer from `kind`; all of them, when the group suffers from nothing.
     pub count: usize,
+    /// How many more are out from the same line, and suffer from nothing.
+    pub younger: usize,
     /// The routes they serve, the three most frequent first, with counts.
     pub routes: Vec<(String, usize)>,
     /// What to do, when the evidence says it.
@@ -59,7 +61,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The most holders that are kept in one group; `count` has them all.
+    /// The most holders that are kept in one group; the counts have them all.
     pub const SHOWN: usize = 10;
     /// The most groups in a report.
     pub(crate) const MOST: usize = 1000;
@@ -86,6 +88,7 @@ impl Group {
             finding,
             kind,
             count,
+            younger: 0,
             routes,
             remedy,
             holders,
@@ -112,9 +115,16 @@ pub(crate) fn group(
         .iter()
         .filter_map(|key| members.remove(key))
         .map(|holders| {
-            let verdict = holders.iter().find_map(|holder| verdicts.get(&holder.id));
+            let mut suffering = holders.iter().filter_map(|holder| verdicts.get(&holder.id));
+            let verdict = suffering.next();
+            let count = 1 + suffering.count();
             let finding = verdict.and_then(|(_, finding)| *finding);
-            Group::of(holders, finding, verdict.map(|(kind, _)| *kind))
+            let mut group = Group::of(holders, finding, verdict.map(|(kind, _)| *kind));
+            if group.kind.is_some() {
+                group.younger = group.count - count;
+                group.count = count;
+            }
+            group
         })
         .collect()
 }

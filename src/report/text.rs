@@ -44,6 +44,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
         return text;
     };
     let mut first = format!("  {} × {}", group.count, state(group.kind, oldest));
+    if group.younger > 0 {
+        let _ = write!(first, ", {} more out from this line", group.younger);
+    }
     let _ = write!(first, ", first seen {}", time_of_day(oldest.acquired_at));
     if let Some(id) = group.finding {
         let _ = write!(first, "   {id}");
@@ -283,6 +286,7 @@ impl Finding {
         let mut groups = super::group(self.holders.clone(), &verdicts);
         if let ([group], false) = (groups.as_mut_slice(), of_the_pool) {
             group.count = usize::try_from(self.count).unwrap_or(usize::MAX);
+            group.younger = usize::try_from(self.younger).unwrap_or(usize::MAX);
             group.remedy.clone_from(&self.remedy);
         }
         if self.runtime.is_some() {

@@ -56,13 +56,13 @@ pub(crate) struct Door {
     spoke: HashMap<(GroupKey, Kind), Moment>,
     /// When findings were let through, for the limit by minute.
     recent: VecDeque<Moment>,
-    /// How often something happened that was not said, since its group last spoke.
-    unsaid: HashMap<(GroupKey, Kind), u64>,
     /// How many groups the last scan kept back because of the limit by minute, since when there are
     /// any, and when that was last said.
     left_out: usize,
     limited_since: Option<Moment>,
     limit_said: Option<Moment>,
+    /// How often something happened that was not said, since its group last spoke.
+    unsaid: HashMap<(GroupKey, Kind), u64>,
     /// Calls of `close()` that were spoken of, with the time of the call.
     closings: HashMap<u64, Moment>,
 }
@@ -82,10 +82,10 @@ impl Door {
             open: HashMap::new(),
             spoke: HashMap::new(),
             recent: VecDeque::new(),
-            unsaid: HashMap::new(),
             left_out: 0,
             limited_since: None,
             limit_said: None,
+            unsaid: HashMap::new(),
             closings: HashMap::new(),
         }
     }
@@ -178,7 +178,7 @@ impl Door {
             Some(id) => id,
             None => self.new_id(),
         };
-        self.remember(key, interval, now);
+        self.remember(key.clone(), interval, now);
         let oldest = members[0].1;
         let count = members.len() as u64;
         let open = self.open.entry(id).or_insert_with(|| Open {
@@ -209,7 +209,10 @@ impl Door {
             .collect();
         let pool = pool_of(snapshot, oldest);
         let headline = headline(kind, &pool.name, oldest, count);
+        let of_group = |holder: &&Holder| GroupKey::of(holder) == key.0;
+        let out = snapshot.holders.iter().filter(of_group).count() as u64;
         shown.findings.push(Finding {
+            younger: out.saturating_sub(count),
             remedy: remedy(oldest),
             totals: snapshot.totals.clone(),
             first_seen: oldest.acquired_at,

@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::{FindingSink, Voice};
 use crate::finding::Finding;
@@ -94,8 +94,25 @@ impl Reporter {
 }
 
 fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
-    while let Ok(words) = queue.recv() {
+    let mut unnamed: Vec<Words> = Vec::new();
+    loop {
+        let words = match queue.try_recv() {
+            Ok(words) => words,
+            // Naming takes a while: only when no line waits for it.
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                for words in unnamed.drain(..) {
+                    if let Words::Finding(finding) = words {
+                        survives(|| voice.say_stacks(&finding));
+                    }
+                }
+                match queue.recv() {
+                    Ok(words) => words,
+                    Err(_) => return,
+                }
+            }
+        };
         hand_over(&words, sinks, voice);
+        unnamed.push(words);
     }
 }
 
@@ -114,7 +131,6 @@ fn hand_over(words: &Words, sinks: &Sinks, voice: &Voice) {
             });
         }
     }
-    survives(|| voice.say_stacks(finding));
 }
 
 /// Runs what belongs to the user (a sink, a subscriber, a closed stderr); a panic of it ends here.

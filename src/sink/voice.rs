@@ -124,6 +124,7 @@ fn line(finding: &Finding, body: &str) {
                 target: "leaktrace",
                 $level,
                 kind = finding.kind.as_str(),
+                phase = finding.phase(),
                 id = %finding.id,
                 pool = %finding.pool,
                 held_ms,

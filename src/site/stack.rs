@@ -173,7 +173,8 @@ fn name(addresses: &[usize]) -> Box<[Frame]> {
             if bottom || !is_users(&function, file.as_deref()) {
                 return;
             }
-            if frames.last().is_some_and(|last| last.function == function) {
+            let nameless = function.starts_with('{');
+            if !nameless && frames.last().is_some_and(|last| last.function == function) {
                 // The closure of an async function inside the function: one line is enough.
                 return;
             }
@@ -277,6 +278,8 @@ fn is_users(function: &str, file: Option<&str>) -> bool {
         .trim_start_matches("dyn ");
     match path.split_once("::") {
         Some((krate, _)) => !NOT_USERS.contains(&krate),
+        // `{async_fn#0}`: a build with line tables only has no path, and the file is the user's.
+        None if function.starts_with('{') => file.is_some(),
         // `main`, `_start`, `clone3`: nothing a reader could go to.
         None => false,
     }
@@ -309,6 +312,15 @@ mod tests {
         ));
         assert!(!is_users("tokio::runtime::park", None));
         assert!(!is_users("_start", None));
+        assert!(is_users(
+            "{async_fn#0}",
+            Some("/home/me/orders/src/repo.rs")
+        ));
+        assert!(!is_users("{async_fn#0}", None));
+        assert!(!is_users(
+            "{async_fn#0}<sqlx_sqlite::database::Sqlite>",
+            Some(&format!("{OUR_FOLDER}pool/acquire.rs"))
+        ));
         assert!(!is_users(
             "deadpool::get",
             Some("/home/me/.cargo/registry/src/index-1/deadpool-0.12.0/src/lib.rs")

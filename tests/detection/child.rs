@@ -222,6 +222,8 @@ async fn held() {
         last = Instant::now();
         std::thread::sleep(millis(5));
     }
+    // After a stop: for longer than the watchdog ever sleeps, so that it has looked at this holder.
+    std::thread::sleep(millis(700));
     drop(first);
     // So that all was said that there was to say: another one, which must be reported.
     let _second = pool

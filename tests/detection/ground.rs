@@ -2,6 +2,9 @@
 //!
 //! Responsible for making them and for the few statements that each database writes in its own way.
 
+// Other test binaries take it in too, and use a part of it.
+#![allow(dead_code, unused_imports, unused_macros)]
+
 use std::time::Duration;
 
 use leaktrace::{Config, Detail, Finding, Holder, Kind, Monitor, Pool, PoolOptions};

@@ -13,6 +13,8 @@ on_each_database! {
     async fn a_transaction_that_sleeps_is_called_idle_with_its_last_line() {
         let Some(w) = watched::<DB>(loud(), 2).await else { return };
         let mut tx = w.pool.begin().await.expect("a transaction");
+        // It passes its threshold a while before it has been idle for as long.
+        tokio::time::sleep(millis(150)).await;
         let line = line!() + 1;
         sqlx::query(QUICK).execute(&mut *tx).await.expect("a statement");
         let found = w.finding(Kind::IdleInTransaction).await;

@@ -42,7 +42,7 @@ fn seven_lines_further_down_every_reported_line_is_seven_higher() {
 /// The twin: the same program and traffic, and nobody asked for reports.
 #[test]
 fn without_the_variable_no_old_holder_is_reported_and_it_says_how_to_switch_it_on() {
-    let mut run = Program::example().start(&[("DEBUG_DB_LEAKS", "")]);
+    let mut run = Program::example().start(&[("DEBUG_DB_LEAKS", ""), ("DB_LEAK_WAIT", "1s")]);
     let hint = run.read_until("DEBUG_DB_LEAKS=true cargo run --example leaky_service");
     let now = run.get_until(&hint, "/leaks", "× overdue");
     assert_ne!(

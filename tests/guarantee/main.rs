@@ -9,6 +9,7 @@ mod support;
 mod stage;
 
 mod begin;
+mod broken_wire;
 mod commit;
 mod drops;
 mod faults;

@@ -1,4 +1,6 @@
-//! The copy of a cell that readers get.
+//! The copy of a live checkout.
+//!
+//! Responsible for turning what is kept into what readers get. Not responsible for keeping it.
 
 use std::time::Duration;
 

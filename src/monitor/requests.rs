@@ -1,9 +1,13 @@
-//! What requests were doing when they were cut.
+//! How requests ended, and what they were doing when they were cut.
 //!
-//! Responsible for counting. Not responsible for noticing a cut: the layer does that.
+//! Responsible for counting. Not responsible for noticing an end: the layer does that.
 
+use super::Monitor;
 #[cfg(feature = "tower")]
 use crate::registry::Cut;
+use crate::scope::RequestCounts;
+#[cfg(feature = "tower")]
+use crate::scope::{Outcome, Scope};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// In what the checkouts of cut requests were, since the monitor was made.
@@ -58,6 +62,38 @@ impl Cuts {
             commit: of(&self.commit),
             rollback: of(&self.rollback),
             lent: of(&self.lent),
+        }
+    }
+}
+
+impl Monitor {
+    /// How the requests that passed [`Monitor::layer`] ended.
+    pub fn requests(&self) -> RequestCounts {
+        self.0.requests.read()
+    }
+
+    /// What the requests that were cut were doing on the connections they held.
+    ///
+    /// A client that goes away is normal, so this is a counter and no finding. A request that held
+    /// nothing counts in [`Monitor::requests`] alone, one that held two counts twice here.
+    pub fn cancelled(&self) -> CancelCounts {
+        self.0.cut.read()
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_started(&self, scope: &Scope) {
+        self.0.scopes.insert(scope.id(), scope.clone());
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
+        self.0.scopes.remove(&scope.id());
+        self.0.requests.count(outcome);
+        if outcome == Outcome::Cancelled {
+            // What it holds is still there: it is dropped after this.
+            for cut in self.0.registry.cuts(scope.id()) {
+                self.0.cut.count(cut);
+            }
         }
     }
 }

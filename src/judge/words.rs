@@ -1,0 +1,187 @@
+//! What is said of each cause of an exhaustion.
+//!
+//! Responsible for one line each: who, where, how many. Not responsible for telling causes apart
+//! (`waits`).
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::waits::Deadlock;
+use crate::clock::span;
+use crate::registry::{Activity, Holder, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter};
+
+pub(super) fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -> String {
+    const SHOWN: usize = 4;
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    let mut unseen = 0;
+    // Of a cycle of pools, every side: what they wait for is held by the others.
+    let waiter_of = |holder: &Holder| {
+        let mut own = snapshot.waiters.iter();
+        own.find(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
+    };
+    let mut pools: Vec<u64> = held.iter().map(|holder| holder.pool_id).take(1).collect();
+    let mut seen = 0;
+    while let Some(pool) = pools.get(seen).copied() {
+        seen += 1;
+        let members = snapshot.holders.iter();
+        for holder in members.filter(|holder| holder.pool_id == pool && holder.phase == Phase::Held)
+        {
+            unseen += usize::from(matches!(holder.activity, Activity::Unknown { .. }));
+            let waiter = waiter_of(holder);
+            *lines.entry(pair(holder, waiter)).or_default() += 1;
+            let waits_in = waiter.map(|waiter| waiter.pool_id);
+            pools.extend(waits_in.filter(|pool| !pools.contains(pool)));
+        }
+    }
+    let mut text: Vec<String> = lines
+        .iter()
+        .take(SHOWN)
+        .map(|(line, count)| format!("{count} × {line}"))
+        .collect();
+    if lines.len() > SHOWN {
+        text.push(format!("{} more", lines.len() - SHOWN));
+    }
+    let doubt = match deadlock.is_certain {
+        true => String::new(),
+        false => format!(
+            "suspected, because {unseen} were lent as raw connections and what runs there was not seen: "
+        ),
+    };
+    format!(
+        "{doubt}every connection is held by somebody who waits for another one, and nothing has moved for {}: {}",
+        span(deadlock.still_for),
+        text.join("; ")
+    )
+}
+
+/// Who holds what, taken where, last used where, and waits where.
+pub(super) fn pair(holder: &Holder, waiter: Option<&Waiter>) -> String {
+    let who = holder
+        .scope
+        .as_ref()
+        .map_or("a task", |scope| scope.route.as_str());
+    let taken = holder.acquired_by.as_ref().map_or_else(
+        || "on the pool itself".to_string(),
+        |site| format!("at {site}"),
+    );
+    let used = match &holder.last_used_by {
+        Some(site) => format!(", last used at {site}"),
+        None => String::new(),
+    };
+    let waits = match waiter {
+        Some(waiter) => format!(
+            " and waits for another of pool \"{}\" at {}",
+            waiter.pool,
+            site_of_waiter(waiter)
+        ),
+        None => String::new(),
+    };
+    format!(
+        "{who} holds one of pool \"{}\" taken {taken}{used}{waits}",
+        holder.pool
+    )
+}
+
+pub(super) fn site_of_waiter(waiter: &Waiter) -> String {
+    match &waiter.acquired_by {
+        Some(site) => site.to_string(),
+        None => "a statement on the pool itself".to_string(),
+    }
+}
+
+/// The lines that hold most of them.
+pub(super) fn sites(holders: &[&Holder]) -> String {
+    const SHOWN: usize = 3;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for holder in holders {
+        let site = match (&holder.acquired_by, &holder.last_sql) {
+            (Some(site), _) => site.to_string(),
+            (None, Some(sql)) => sql.chars().take(60).collect(),
+            (None, None) => "a pooled statement".to_string(),
+        };
+        *counts.entry(site).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let shown: Vec<String> = counts
+        .iter()
+        .take(SHOWN)
+        .map(|(site, count)| format!("{site} ({count})"))
+        .collect();
+    let oldest = holders
+        .iter()
+        .map(|holder| holder.held_for)
+        .max()
+        .unwrap_or_default();
+    format!("the oldest for {}: {}", span(oldest), shown.join(", "))
+}
+
+pub(super) fn on_the_way_back(returning: &[&Holder]) -> String {
+    let mut text = "on the way back to the pool".to_string();
+    // Its hold time ended with its drop; what it was doing then is what the server still does.
+    let oldest = returning.iter().max_by_key(|holder| holder.held_for);
+    if let Some(sql) = oldest.and_then(|holder| holder.last_sql.as_deref()) {
+        text += &format!(", e.g. after {}", sql.chars().take(60).collect::<String>());
+    }
+    text
+}
+
+pub(super) fn saturated(
+    pool: &PoolInfo,
+    young: &[&Holder],
+    totals: &[SiteTotal],
+    waiters: &[&Waiter],
+) -> String {
+    let working = young
+        .iter()
+        .filter(|holder| !holder.waits_for_its_owner())
+        .count();
+    let idle: Vec<&Holder> = young
+        .iter()
+        .copied()
+        .filter(|holder| holder.waits_for_its_owner())
+        .collect();
+    let mut text = match idle.is_empty() {
+        true => "young and working: the pool is small for this load, or its statements are slow"
+            .to_string(),
+        false => format!(
+            "young: {working} working, {} on which no statement runs, {}",
+            idle.len(),
+            sites(&idle)
+        ),
+    };
+    let top: Vec<String> = totals
+        .iter()
+        .filter(|total| total.pool_id == pool.id)
+        .take(3)
+        .map(|total| {
+            let site = match (&total.acquired_by, &total.sql) {
+                (Some(site), _) => site.to_string(),
+                (None, Some(sql)) => sql.chars().take(60).collect(),
+                (None, None) => "a pooled statement".to_string(),
+            };
+            format!("{site} {} × {}", total.count, span(total.mean_hold))
+        })
+        .collect();
+    if !top.is_empty() {
+        text += &format!(
+            "; most connection time in the last minute: {}",
+            top.join(", ")
+        );
+    }
+    let mut routes: HashMap<(&str, Owner), usize> = HashMap::new();
+    for waiter in waiters {
+        if let (Some(scope), Some(owner)) = (&waiter.scope, waiter.owner) {
+            *routes.entry((scope.route.as_str(), owner)).or_default() += 1;
+        }
+    }
+    if let Some(((route, _), count)) = routes.into_iter().max_by_key(|(_, count)| *count)
+        && count >= 3
+        && count * 2 > waiters.len()
+    {
+        text += &format!(
+            "; one request of {route} is {count} of the {} that wait: it fans out",
+            waiters.len()
+        );
+    }
+    text
+}

@@ -1,0 +1,241 @@
+//! What a request was doing on its connection when its client left: counted, and not a word said.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use leaktrace::{Activity, CancelCounts, Detail, PgPool, Scope};
+use tokio::sync::Semaphore;
+
+use crate::bench::{Bench, PATIENCE, quick};
+use crate::support::db::postgres_database;
+use crate::support::{Proxy, TestDb, eventually};
+use crate::web::{Client, ask, serve};
+
+#[derive(Clone)]
+struct Context {
+    pool: PgPool,
+    gate: Arc<Semaphore>,
+}
+
+async fn idle(State(context): State<Context>) {
+    let _conn = context.pool.acquire().await.expect("free");
+    context.gate.acquire().await.expect("open").forget();
+}
+
+async fn begins(State(context): State<Context>) {
+    context.pool.begin().await.expect("begun");
+}
+
+async fn statement(State(context): State<Context>) {
+    let slow = sqlx::query("SELECT pg_sleep(1)").execute(&context.pool);
+    slow.await.expect("a row");
+}
+
+async fn commits(State(context): State<Context>) {
+    let mut tx = context.pool.begin().await.expect("begun");
+    let query = sqlx::query("SELECT 1");
+    query.execute(&mut *tx).await.expect("a row");
+    context.gate.acquire().await.expect("open").forget();
+    tx.commit().await.expect("saved");
+}
+
+async fn raw(State(context): State<Context>) {
+    let mut conn = context.pool.acquire().await.expect("free");
+    let lent: &mut sqlx::PgConnection = &mut conn;
+    let slow = sqlx::query("SELECT pg_sleep(1)").execute(lent);
+    slow.await.expect("a row");
+}
+
+async fn nothing(State(context): State<Context>) {
+    context.gate.acquire().await.expect("open").forget();
+}
+
+struct Service {
+    bench: Bench,
+    pool: PgPool,
+    gate: Arc<Semaphore>,
+    proxy: Proxy,
+    addr: std::net::SocketAddr,
+    _db: TestDb,
+}
+
+impl Service {
+    async fn start() -> Option<Self> {
+        let db = postgres_database().await?;
+        let bench = Bench::new(quick().detail(Detail::Backtrace));
+        let proxy = Proxy::start(&db.url);
+        let pool = leaktrace::PgPoolOptions::new()
+            .monitor(&bench.monitor)
+            .max_connections(1)
+            // A ping would meet the silence first.
+            .test_before_acquire(false)
+            .connect(&proxy.url(&db.url))
+            .await
+            .expect("a server");
+        let gate = Arc::new(Semaphore::new(0));
+        let app = Router::new()
+            .route("/idle", get(idle))
+            .route("/begins", get(begins))
+            .route("/statement", get(statement))
+            .route("/commits", get(commits))
+            .route("/raw", get(raw))
+            .route("/nothing", get(nothing))
+            .layer(bench.monitor.layer())
+            .with_state(Context {
+                pool: pool.clone(),
+                gate: gate.clone(),
+            });
+        let addr = serve(app).await;
+        Some(Self {
+            bench,
+            pool,
+            gate,
+            proxy,
+            addr,
+            _db: db,
+        })
+    }
+
+    /// Waits until the request holds a connection in that state.
+    async fn until(&self, is_it: impl Fn(&Activity) -> bool) {
+        eventually("in that state", PATIENCE, async || {
+            let holders = self.bench.monitor.holders();
+            holders
+                .first()
+                .is_some_and(|holder| is_it(&holder.activity))
+        })
+        .await;
+    }
+
+    async fn cut(&self, client: Client) -> CancelCounts {
+        client.leave().await;
+        eventually("cut", PATIENCE, async || {
+            self.bench.monitor.requests().cancelled == 1
+        })
+        .await;
+        self.proxy.resume();
+        // And the pool is as good as new.
+        self.pool.acquire().await.expect("back");
+        assert!(
+            self.bench.findings.is_empty(),
+            "{:?}",
+            self.bench.findings.all()
+        );
+        self.bench.monitor.cancelled()
+    }
+}
+
+fn in_flight(activity: &Activity) -> bool {
+    matches!(activity, Activity::InFlight { .. })
+}
+
+fn total(counts: &CancelCounts) -> u64 {
+    counts.idle + counts.begin + counts.statement + counts.commit + counts.rollback + counts.lent
+}
+
+#[tokio::test]
+async fn idle_with_a_connection() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    let client = Client::send(service.addr, "GET /idle").await;
+    service
+        .until(|activity| matches!(activity, Activity::Idle { .. }))
+        .await;
+    let counts = service.cut(client).await;
+    assert_eq!((counts.idle, total(&counts)), (1, 1));
+}
+
+#[tokio::test]
+async fn in_begin() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    service.proxy.stall();
+    let client = Client::send(service.addr, "GET /begins").await;
+    service.until(in_flight).await;
+    let counts = service.cut(client).await;
+    assert_eq!((counts.begin, total(&counts)), (1, 1));
+}
+
+#[tokio::test]
+async fn in_a_statement() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    let client = Client::send(service.addr, "GET /statement").await;
+    service.until(in_flight).await;
+    let counts = service.cut(client).await;
+    assert_eq!((counts.statement, total(&counts)), (1, 1));
+}
+
+#[tokio::test]
+async fn in_what_runs_on_a_raw_connection() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    let client = Client::send(service.addr, "GET /raw").await;
+    service
+        .until(|activity| matches!(activity, Activity::Unknown { .. }))
+        .await;
+    let counts = service.cut(client).await;
+    assert_eq!((counts.lent, total(&counts)), (1, 1));
+}
+
+#[tokio::test]
+async fn in_commit() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    let client = Client::send(service.addr, "GET /commits").await;
+    eventually("its statement is done", PATIENCE, async || {
+        let holders = service.bench.monitor.holders();
+        holders.first().is_some_and(|holder| {
+            holder.uses == 1 && matches!(holder.activity, Activity::Idle { .. })
+        })
+    })
+    .await;
+    service.proxy.stall();
+    service.gate.add_permits(1);
+    service.until(in_flight).await;
+    client.leave().await;
+    eventually("cut", PATIENCE, async || {
+        service.bench.monitor.requests().cancelled == 1
+    })
+    .await;
+    service.proxy.resume();
+    let counts = service.bench.monitor.cancelled();
+    assert_eq!((counts.commit, total(&counts)), (1, 1));
+    service.pool.acquire().await.expect("back");
+}
+
+#[tokio::test]
+async fn a_request_that_holds_nothing_is_counted_as_cancelled_alone() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    // Somebody else's connection is none of it.
+    let other = Scope::new("other").run(service.pool.acquire()).await;
+    let client = Client::send(service.addr, "GET /nothing").await;
+    eventually("it is there", PATIENCE, async || {
+        service.bench.monitor.requests() == leaktrace::RequestCounts::default()
+    })
+    .await;
+    drop(other);
+    let counts = service.cut(client).await;
+    assert_eq!(total(&counts), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_completes_is_no_cut() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    for path in ["begins", "statement"] {
+        let answer = ask(service.addr, &format!("GET /{path}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(service.bench.monitor.cancelled(), CancelCounts::default());
+}

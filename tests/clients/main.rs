@@ -1,0 +1,16 @@
+//! Real clients on real sockets, with a real pool behind the service: who leaves, who reads slowly, who
+//! is failed by the pool, and what outlives its request.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../exhaustion/bench.rs"]
+#[allow(dead_code)]
+mod bench;
+
+mod cuts;
+mod exhausted;
+mod exports;
+mod load;
+mod outlived;
+mod web;

@@ -1,0 +1,248 @@
+//! `connecting`: no connection can be opened. The server's own words, from one attempt of ours: sqlx
+//! swallows them.
+
+use std::time::Duration;
+
+use leaktrace::{CauseKind, Finding, PgPool};
+use reqwest::Url;
+use sqlx::{Connection, Error, MySql, PgConnection, Postgres};
+
+use crate::bench::{Bench, PATIENCE, assert_names, cause, millis, quick};
+use crate::support::db::{mysql_database, postgres_database, sqlite_database};
+use crate::support::{Db, Proxy};
+
+/// One acquire that fails; what it fails with, and what is said of it.
+async fn failing<DB: sqlx::Database>(bench: &Bench, url: &str) -> (Error, Finding) {
+    let pool = bench.pool_at::<DB>(url, 2, millis(900));
+    let error = pool.acquire().await.map(drop).expect_err("nobody is there");
+    (error, bench.timed_out().await)
+}
+
+#[track_caller]
+fn assert_connecting(finding: &Finding, words: &[&str]) {
+    let connecting = cause(finding, CauseKind::Connecting);
+    let connecting = connecting.unwrap_or_else(|| panic!("{finding}"));
+    assert_names(&connecting.detail, words);
+    assert_names(&finding.headline, words);
+    assert!(cause(finding, CauseKind::Untracked).is_none(), "{finding}");
+}
+
+/// The URL of the server with one part changed.
+fn changed(url: &str, change: impl FnOnce(&mut Url)) -> String {
+    let mut url = Url::parse(url).expect("a URL");
+    change(&mut url);
+    url.into()
+}
+
+#[tokio::test]
+async fn a_refused_port_is_said_though_sqlx_says_timed_out() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let proxy = Proxy::start(&db.url);
+    proxy.refuse();
+    let (error, finding) = failing::<Postgres>(&bench, &proxy.url(&db.url)).await;
+    assert!(matches!(error, Error::PoolTimedOut), "{error}");
+    assert_connecting(&finding, &["Connection refused"]);
+    assert_connecting(&bench.waiting().await, &["Connection refused"]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_asked_once_though_it_is_said_twice() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::new(quick().report_interval(Duration::from_secs(60)));
+    let proxy = Proxy::start(&db.url);
+    proxy.stall();
+    let url = proxy.url(&db.url);
+    let (error, finding) = failing::<Postgres>(&bench, &url).await;
+    assert!(matches!(error, Error::PoolTimedOut), "{error}");
+    assert_connecting(&finding, &["no answer within 1s"]);
+    // The acquire opened one; ours is the one more.
+    assert_eq!(proxy.accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_second_exhaustion_within_the_interval_makes_no_second_attempt() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::new(quick().report_interval(Duration::from_secs(60)));
+    let proxy = Proxy::start(&db.url);
+    proxy.stall();
+    let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(500));
+    for round in 1..=2 {
+        assert!(pool.acquire().await.is_err());
+        assert_connecting(&bench.timed_out().await, &["no answer within 1s"]);
+        assert_eq!(
+            proxy.accepted(),
+            round + 1,
+            "each acquire one, ours one in all"
+        );
+        bench.over().await;
+        bench.findings.take();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_in_the_words_of_the_server() {
+    for db in [Db::Postgres, Db::MySql] {
+        let Some(db) = crate::support::database(db).await else {
+            continue;
+        };
+        let bench = Bench::quick();
+        let url = changed(&db.url, |url| {
+            url.set_password(Some("wrong")).expect("has a host");
+        });
+        let words = match db.db {
+            Db::Postgres => "password authentication failed",
+            _ => "Access denied",
+        };
+        let (error, finding) = match db.db {
+            Db::Postgres => failing::<Postgres>(&bench, &url).await,
+            _ => failing::<MySql>(&bench, &url).await,
+        };
+        assert!(matches!(error, Error::Database(_)), "{error}");
+        assert_connecting(&finding, &[words]);
+        assert!(!finding.to_string().contains("wrong"), "{finding}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_database_is_named() {
+    if let Some(db) = postgres_database().await {
+        let bench = Bench::quick();
+        let url = changed(&db.url, |url| url.set_path("no_such_database"));
+        let (_, finding) = failing::<Postgres>(&bench, &url).await;
+        assert_connecting(&finding, &["\"no_such_database\" does not exist"]);
+    }
+    if let Some(db) = mysql_database().await {
+        let bench = Bench::quick();
+        let url = changed(&db.url, |url| url.set_path("no_such_database"));
+        let (_, finding) = failing::<MySql>(&bench, &url).await;
+        assert_connecting(&finding, &["no_such_database"]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_too_many_clients_is_quoted() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let role = format!("{}_limited", db.name());
+    let mut admin = PgConnection::connect(&db.url).await.expect("a server");
+    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'limited' CONNECTION LIMIT 1");
+    let run = async |admin: &mut PgConnection, sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(admin).await
+    };
+    run(&mut admin, make).await.expect("a role");
+    let url = changed(&db.url, |url| {
+        url.set_username(&role).expect("has a host");
+        url.set_password(Some("limited")).expect("has a host");
+    });
+    let the_one = PgConnection::connect(&url).await;
+    let bench = Bench::quick();
+    let (error, finding) = failing::<Postgres>(&bench, &url).await;
+    drop(the_one);
+    run(&mut admin, format!("DROP ROLE {role}"))
+        .await
+        .expect("no role");
+    assert!(matches!(error, Error::PoolTimedOut), "{error}");
+    assert_connecting(&finding, &["too many connections for role"]);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_said() {
+    crate::support::ran_on(Db::Postgres);
+    let bench = Bench::quick();
+    let url = "postgres://somebody@nowhere.invalid/orders";
+    let (_, finding) = failing::<Postgres>(&bench, url).await;
+    assert_connecting(&finding, &["lookup"]);
+}
+
+#[tokio::test]
+async fn tls_that_cannot_be_had_is_said() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let url = changed(&db.url, |url| url.set_query(Some("sslmode=require")));
+    let (_, finding) = failing::<Postgres>(&bench, &url).await;
+    assert_connecting(&finding, &["TLS"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_said() {
+    crate::support::ran_on(Db::Sqlite);
+    let bench = Bench::quick();
+    let url = "sqlite:///no/such/directory/orders.db";
+    let (_, finding) = failing::<sqlx::Sqlite>(&bench, url).await;
+    assert_connecting(&finding, &["unable to open database file"]);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_merely_full_asks_nobody() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let proxy = Proxy::start(&db.url);
+    let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(900));
+    let _held = pool.acquire().await.expect("a server");
+    assert!(pool.acquire().await.is_err());
+    bench.timed_out().await;
+    assert_eq!(proxy.accepted(), 1);
+    bench.never_said(&[CauseKind::Connecting]);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_slowly_is_no_outage() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let proxy = Proxy::start(&db.url);
+    proxy.delay(millis(60));
+    let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, PATIENCE);
+    pool.acquire().await.expect("in time");
+    bench.never_said(&[CauseKind::Untracked]);
+    for finding in bench.findings.all() {
+        // Opening took longer than the limit for a wait; our own attempt came through.
+        assert!(!finding.to_string().contains("no answer"), "{finding}");
+    }
+}
+
+#[tokio::test]
+async fn the_finding_is_said_also_when_the_runtime_ends_before_the_answer() {
+    let bench = Bench::quick();
+    let db = sqlite_database().await;
+    drop(db);
+    let thread = std::thread::spawn({
+        let monitor = bench.monitor.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                // A port that takes connections and never answers.
+                let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+                let addr = silent
+                    .as_ref()
+                    .expect("a port")
+                    .local_addr()
+                    .expect("bound");
+                let pool = leaktrace::PgPoolOptions::new()
+                    .monitor(&monitor)
+                    .acquire_timeout(millis(300))
+                    .connect_lazy(&format!("postgres://somebody@{addr}/orders"))
+                    .expect("a URL");
+                assert!(pool.acquire().await.is_err());
+            });
+        }
+    });
+    thread.join().expect("no panic");
+    bench.timed_out().await;
+}
