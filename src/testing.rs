@@ -15,6 +15,7 @@ use crate::clock::span;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::registry::{Activity, Holder, HolderId, Phase};
+use crate::site::{CallSite, Location};
 
 /// Who still holds a connection.
 #[derive(Clone, Debug)]
@@ -159,6 +160,7 @@ macro_rules! doors {
         ///
         /// # Panics
         /// On drop, naming each holder. Never while the thread is unwinding.
+        #[track_caller]
         pub fn leak_check(&self) -> LeakCheck {
             let $self = self;
             LeakCheck::new($monitor, $pool)
@@ -208,9 +210,11 @@ pub struct LeakCheck {
     monitor: Monitor,
     pool: Option<u64>,
     before: HashSet<HolderId>,
+    made_by: CallSite,
 }
 
 impl LeakCheck {
+    #[track_caller]
     fn new(monitor: &Monitor, pool: Option<u64>) -> Self {
         monitor.check(true);
         let question = Question { monitor, pool };
@@ -219,6 +223,7 @@ impl LeakCheck {
             monitor: monitor.clone(),
             pool,
             before,
+            made_by: CallSite::caller(),
         }
     }
 }
@@ -233,7 +238,8 @@ impl Drop for LeakCheck {
         holders.retain(|holder| holder.phase == Phase::Held && !self.before.contains(&holder.id));
         self.monitor.check(false);
         if !holders.is_empty() && !std::thread::panicking() {
-            panic!("leak check: {}", Leaks::new(holders, 0));
+            let made_by = Location::from(self.made_by);
+            panic!("leak check of {made_by}: {}", Leaks::new(holders, 0));
         }
     }
 }

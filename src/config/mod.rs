@@ -291,12 +291,19 @@ pub(crate) fn from_environment(name: &str) -> Option<String> {
 }
 
 /// A setting that cannot be read: which, its value, and what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}={value:?} cannot be read; allowed: {allowed}")]
 pub struct ConfigError {
     variable: &'static str,
     value: String,
     allowed: &'static str,
+}
+
+impl fmt::Debug for ConfigError {
+    /// As `Display`: a `main` that returns it prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl ConfigError {

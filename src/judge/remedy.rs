@@ -5,14 +5,25 @@
 
 use std::time::Duration;
 
-use crate::registry::{Activity, Holder, HolderKind};
+use crate::registry::{Activity, Holder, HolderKind, Waiter};
 
 /// A last poll that lies no further than this behind the last use is the poll of that use: the task
 /// has not run since.
 pub(crate) const SAME_MOMENT: Duration = Duration::from_millis(50);
 
 /// The remedy for a holder that is out for too long.
-pub(crate) fn remedy(holder: &Holder) -> Option<String> {
+pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
+    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
+    if let Some(waiter) = waiters.iter().find(own) {
+        let place = match &waiter.acquired_by {
+            Some(site) => format!("at {site}"),
+            None => "with a statement on the pool".to_string(),
+        };
+        return Some(format!(
+            "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
+            waiter.pool
+        ));
+    }
     let line = holder
         .last_used_by
         .as_ref()
@@ -195,14 +206,14 @@ pub(crate) mod tests {
             ),
         ];
         for (holder, expected) in cases {
-            let text = remedy(&holder).expect(expected);
+            let text = remedy(&holder, &[]).expect(expected);
             assert!(text.contains(expected), "{text} / {expected}");
         }
     }
 
     #[test]
     fn without_evidence_nothing_is_said() {
-        assert_eq!(remedy(&used(91)), None);
+        assert_eq!(remedy(&used(91), &[]), None);
     }
 
     #[test]
@@ -217,9 +228,13 @@ pub(crate) mod tests {
                 uses: 40,
                 ..used(91)
             };
-            assert_eq!(remedy(&busy), None, "forty statements, each of them short");
+            assert_eq!(
+                remedy(&busy, &[]),
+                None,
+                "forty statements, each of them short"
+            );
             busy.activity_for = Duration::from_secs(9);
-            assert!(remedy(&busy).is_some(), "one of them is what it does");
+            assert!(remedy(&busy, &[]).is_some(), "one of them is what it does");
         }
     }
 }

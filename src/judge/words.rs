@@ -53,6 +53,18 @@ pub(super) fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -
     )
 }
 
+/// A user that keeps one connection while it waits for another one.
+pub(super) fn nesting(nested: &[&Holder], first: &Holder, waiter: Option<&Waiter>) -> String {
+    let lent = |holder: &&&Holder| matches!(holder.activity, Activity::Unknown { .. });
+    let doubt = match nested.iter().filter(lent).count() {
+        0 => String::new(),
+        lent => {
+            format!("suspected of {lent} lent as raw connections, where what runs was not seen: ")
+        }
+    };
+    format!("{doubt}{}", pair(first, waiter))
+}
+
 /// Who holds what, taken where, last used where, and waits where.
 pub(super) fn pair(holder: &Holder, waiter: Option<&Waiter>) -> String {
     let who = holder
@@ -131,23 +143,35 @@ pub(super) fn saturated(
     totals: &[SiteTotal],
     waiters: &[&Waiter],
 ) -> String {
-    let working = young
+    let unseen = young
         .iter()
-        .filter(|holder| !holder.waits_for_its_owner())
+        .filter(|holder| matches!(holder.activity, Activity::Unknown { .. }))
         .count();
     let idle: Vec<&Holder> = young
         .iter()
         .copied()
         .filter(|holder| holder.waits_for_its_owner())
         .collect();
-    let mut text = match idle.is_empty() {
-        true => "young and working: the pool is small for this load, or its statements are slow"
-            .to_string(),
-        false => format!(
-            "young: {working} working, {} on which no statement runs, {}",
-            idle.len(),
-            sites(&idle)
-        ),
+    let working = young.len() - unseen - idle.len();
+    let mut text = match (idle.is_empty(), unseen) {
+        (true, 0) => {
+            "young and working: the pool is small for this load, or its statements are slow"
+                .to_string()
+        }
+        _ => {
+            let mut parts = vec![format!("young: {working} working")];
+            if !idle.is_empty() {
+                let sites = sites(&idle);
+                parts.push(format!(
+                    "{} on which no statement runs, {sites}",
+                    idle.len()
+                ));
+            }
+            if unseen > 0 {
+                parts.push(format!("{unseen} lent raw, where what runs was not seen"));
+            }
+            parts.join(", ")
+        }
     };
     let top: Vec<String> = totals
         .iter()

@@ -150,6 +150,32 @@ impl Monitor {
         next
     }
 
+    /// Why the pools in which somebody waits have nothing to give, as far as is known now.
+    pub(super) fn causes_now(&self, snapshot: &Snapshot, now: Moment) -> Vec<(String, Cause)> {
+        let mut state = self.0.exhaustion.lock();
+        state.looks.look(snapshot, now);
+        let stuck = stuck(snapshot);
+        let mut all = Vec::new();
+        for pool in &snapshot.pools {
+            let oldest = snapshot
+                .waiters
+                .iter()
+                .find(|waiter| waiter.pool_id == pool.id);
+            let (Some(oldest), Some(record)) = (oldest, self.record(pool.id)) else {
+                continue;
+            };
+            let timeout = record.acquire_timeout();
+            let mut evidence = state.looks.evidence(pool.id, now);
+            evidence.deadlock =
+                state
+                    .looks
+                    .deadlock(pool.id, &stuck, snapshot, timeout, oldest.waited_for, now);
+            let causes = causes(pool, snapshot, &evidence);
+            all.extend(causes.into_iter().map(|cause| (pool.name.clone(), cause)));
+        }
+        all
+    }
+
     /// An acquire failed with this error. Called in the task that failed, before it hears of it: the
     /// snapshot is of this moment, naming and printing happen elsewhere.
     pub(crate) fn acquire_failed(

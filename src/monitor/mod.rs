@@ -206,6 +206,7 @@ impl Monitor {
         let now = Moment::now();
         let snapshot = self.snapshot(now);
         let runtime = self.runtimes(now).sentence();
+        let causes = self.causes_now(&snapshot, now);
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =
             judge::holds(&snapshot.holders)
@@ -217,7 +218,7 @@ impl Monitor {
                 })
                 .collect();
         drop(door);
-        let mut groups = group(snapshot.holders, &verdicts);
+        let mut groups = group(snapshot.holders, &verdicts, &snapshot.waiters);
         let groups_left_out = groups.len().saturating_sub(Group::MOST);
         groups.truncate(Group::MOST);
         Report {
@@ -227,6 +228,7 @@ impl Monitor {
             pools: snapshot.pools,
             groups,
             groups_left_out,
+            causes,
             waiters: snapshot.waiters,
             totals: snapshot.totals,
             not_recorded: snapshot.dropped,

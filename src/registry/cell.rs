@@ -243,9 +243,6 @@ impl Cell {
         if let Some(by) = live.borrowed_by.take() {
             live.last_used_by = Some(by);
         }
-        if what != Use::Begin {
-            live.last_used_at = Some(now);
-        }
         live.enter(Doing::InFlight, now);
         live.own = Some(what);
     }

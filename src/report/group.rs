@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::finding::{FindingId, Kind};
-use crate::registry::{Holder, HolderId, HolderKind, Phase};
+use crate::registry::{Holder, HolderId, HolderKind, Phase, Waiter};
 use crate::site::Location;
 
 /// What makes two holders the same bug.
@@ -66,7 +66,12 @@ impl Group {
     /// The most groups in a report.
     pub(crate) const MOST: usize = 1000;
 
-    pub(crate) fn of(holders: Vec<Holder>, finding: Option<FindingId>, kind: Option<Kind>) -> Self {
+    pub(crate) fn of(
+        holders: Vec<Holder>,
+        finding: Option<FindingId>,
+        kind: Option<Kind>,
+        waiters: &[Waiter],
+    ) -> Self {
         let mut routes: HashMap<&str, usize> = HashMap::new();
         for scope in holders.iter().filter_map(|holder| holder.scope.as_ref()) {
             *routes.entry(&scope.route).or_default() += 1;
@@ -78,7 +83,7 @@ impl Group {
         routes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         routes.truncate(3);
         let remedy = match (kind, holders.first()) {
-            (Some(_), Some(oldest)) => crate::judge::remedy(oldest),
+            (Some(_), Some(oldest)) => crate::judge::remedy(oldest, waiters),
             _ => None,
         };
         let count = holders.len();
@@ -100,6 +105,7 @@ impl Group {
 pub(crate) fn group(
     holders: Vec<Holder>,
     verdicts: &HashMap<HolderId, (Kind, Option<FindingId>)>,
+    waiters: &[Waiter],
 ) -> Vec<Group> {
     let mut order: Vec<GroupKey> = Vec::new();
     let mut members: HashMap<GroupKey, Vec<Holder>> = HashMap::new();
@@ -119,7 +125,7 @@ pub(crate) fn group(
             let verdict = suffering.next();
             let count = 1 + suffering.count();
             let finding = verdict.and_then(|(_, finding)| *finding);
-            let mut group = Group::of(holders, finding, verdict.map(|(kind, _)| *kind));
+            let mut group = Group::of(holders, finding, verdict.map(|(kind, _)| *kind), waiters);
             if group.kind.is_some() {
                 group.younger = group.count - count;
                 group.count = count;

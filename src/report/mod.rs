@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 pub use self::group::Group;
 pub(crate) use self::group::{GroupKey, group};
 pub(crate) use self::headline::headline;
+use crate::finding::Cause;
 use crate::registry::{PoolInfo, SiteTotal, Waiter};
 
 /// The account of a monitor at one moment.
@@ -42,6 +43,9 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// How many groups there was no room for.
     pub groups_left_out: usize,
+    /// Why the pools in which somebody waits have nothing to give: the pool's name and the cause,
+    /// the largest share first.
+    pub causes: Vec<(String, Cause)>,
     /// Who waits, oldest first.
     pub waiters: Vec<Waiter>,
     /// The sites of the last minute, most connection time first.

@@ -11,7 +11,7 @@ use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
 use crate::judge::SAME_MOMENT;
 use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
-use crate::site::Stack;
+use crate::site::{Location, Stack};
 
 const SITES: usize = 3;
 
@@ -71,7 +71,13 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
     }
     let sql = oldest.last_sql.as_deref().unwrap_or_default();
     match &oldest.last_used_by {
-        Some(site) => row("last used", format!("{site}   {sql}")),
+        Some(site) if sql.is_empty() && matches!(oldest.activity, Activity::Unknown { .. }) => {
+            row("last used", format!("{site}   lent as a raw connection"));
+        }
+        Some(site) => row(
+            "last used",
+            format!("{site}   {sql}").trim_end().to_string(),
+        ),
         None if !sql.is_empty() => row("last used", sql.to_string()),
         None => {}
     }
@@ -81,7 +87,7 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
     }
     if let Some(stack) = &oldest.stack
         && (wait_for_names || stack.named().is_some())
-        && !stack.frames().is_empty()
+        && stack.says_more_than(oldest.acquired_by.as_ref())
     {
         row("called by", stack.to_string());
     }
@@ -219,6 +225,9 @@ impl fmt::Display for Report {
                 "{}",
                 status_line(&pool.name, &pool.status, &self.waiters)
             )?;
+            for (_, cause) in self.causes.iter().filter(|(name, _)| *name == pool.name) {
+                writeln!(f, "  {} {}: {}", cause.kind, cause.share, cause.detail)?;
+            }
             let groups = self.groups.iter().filter(|group| {
                 group
                     .holders
@@ -283,7 +292,7 @@ impl Finding {
                 .map(|holder| (holder.id, verdict))
                 .collect()
         };
-        let mut groups = super::group(self.holders.clone(), &verdicts);
+        let mut groups = super::group(self.holders.clone(), &verdicts, &self.waiters);
         if let ([group], false) = (groups.as_mut_slice(), of_the_pool) {
             group.count = usize::try_from(self.count).unwrap_or(usize::MAX);
             group.younger = usize::try_from(self.younger).unwrap_or(usize::MAX);
@@ -299,11 +308,14 @@ impl Finding {
     }
 
     /// The stacks it speaks of that nobody has named yet, one a group.
-    pub(crate) fn unnamed_stacks(&self) -> Vec<crate::site::Stack> {
+    pub(crate) fn unnamed_stacks(&self) -> Vec<(Stack, Option<Location>)> {
         self.groups()
             .iter()
-            .filter_map(|group| group.holders.first()?.stack.clone())
-            .filter(|stack| stack.named().is_none())
+            .filter_map(|group| {
+                let oldest = group.holders.first()?;
+                Some((oldest.stack.clone()?, oldest.acquired_by.clone()))
+            })
+            .filter(|(stack, _)| stack.named().is_none())
             .collect()
     }
 }
@@ -349,7 +361,7 @@ mod tests {
     }
 
     fn shown(holder: Holder, kind: Kind) -> String {
-        block(&Group::of(vec![holder], None, Some(kind)), true)
+        block(&Group::of(vec![holder], None, Some(kind), &[]), true)
     }
 
     #[test]
@@ -400,7 +412,7 @@ mod tests {
                 polled_ago: Some(ago),
                 ..idle_in_transaction()
             };
-            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong));
+            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
             text += &serving(&group, &holder);
             text
         };

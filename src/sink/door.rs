@@ -213,7 +213,7 @@ impl Door {
         let out = snapshot.holders.iter().filter(of_group).count() as u64;
         shown.findings.push(Finding {
             younger: out.saturating_sub(count),
-            remedy: remedy(oldest),
+            remedy: remedy(oldest, &snapshot.waiters),
             totals: snapshot.totals.clone(),
             first_seen: oldest.acquired_at,
             holders,
@@ -287,7 +287,7 @@ impl Door {
                 headline(kind, &pool.name, oldest, holders.len() as u64)
             );
             shown.findings.push(Finding {
-                remedy: remedy(oldest),
+                remedy: remedy(oldest, &snapshot.waiters),
                 first_seen: closing.since.wall(),
                 count: holders.len() as u64,
                 holders,

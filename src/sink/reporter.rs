@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use super::{FindingSink, Voice};
 use crate::finding::Finding;
+use crate::site::{Location, Stack};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,15 +95,15 @@ impl Reporter {
 }
 
 fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
-    let mut unnamed: Vec<Words> = Vec::new();
+    let mut unnamed: Vec<(Words, Vec<(Stack, Option<Location>)>)> = Vec::new();
     loop {
         let words = match queue.try_recv() {
             Ok(words) => words,
             // Naming takes a while: only when no line waits for it.
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                for words in unnamed.drain(..) {
+                for (words, stacks) in unnamed.drain(..) {
                     if let Words::Finding(finding) = words {
-                        survives(|| voice.say_stacks(&finding));
+                        survives(|| voice.say_stacks(&finding, &stacks));
                     }
                 }
                 match queue.recv() {
@@ -111,8 +112,13 @@ fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
                 }
             }
         };
+        // Before the sinks: one that prints the finding names them, and the line said none.
+        let stacks = match &words {
+            Words::Finding(finding) => finding.unnamed_stacks(),
+            Words::Note(_) => Vec::new(),
+        };
         hand_over(&words, sinks, voice);
-        unnamed.push(words);
+        unnamed.push((words, stacks));
     }
 }
 

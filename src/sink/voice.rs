@@ -10,6 +10,7 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Level, event, event_enabled};
 
 use crate::finding::{Finding, Severity};
+use crate::site::{Location, Stack};
 
 /// The log, as the monitor's threads reach it.
 pub(crate) struct Voice {
@@ -45,9 +46,9 @@ impl Voice {
     }
 
     /// Says the stacks of a finding, when they were not part of its line. Naming may take a while.
-    pub(crate) fn say_stacks(&self, finding: &Finding) {
-        for stack in finding.unnamed_stacks() {
-            if stack.frames().is_empty() {
+    pub(crate) fn say_stacks(&self, finding: &Finding, unnamed: &[(Stack, Option<Location>)]) {
+        for (stack, line) in unnamed {
+            if !stack.says_more_than(line.as_ref()) {
                 continue;
             }
             let id = finding.id;

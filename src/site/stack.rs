@@ -58,6 +58,15 @@ impl Stack {
         self.0.frames.get_or_init(|| name(&self.0.addresses))
     }
 
+    /// Whether it names anything besides that line. Names the frames.
+    pub(crate) fn says_more_than(&self, line: Option<&Location>) -> bool {
+        let is_line = |frame: &Frame| match (&frame.location, line) {
+            (Some(frame), Some(line)) => frame.file() == line.file() && frame.line() == line.line(),
+            _ => false,
+        };
+        !self.frames().iter().all(is_line)
+    }
+
     /// The frames, if somebody has asked for them before.
     pub(crate) fn named(&self) -> Option<&[Frame]> {
         self.0.frames.get().map(|frames| &**frames)

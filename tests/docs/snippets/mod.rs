@@ -4,6 +4,7 @@
 
 #![allow(dead_code, missing_debug_implementations)]
 
+mod axum;
 mod bugs;
 mod guide;
 mod remedies;
