@@ -94,8 +94,11 @@ impl Reporter {
     }
 }
 
+/// Stacks that nobody had named when their line was said, with that line.
+type Stacks = Vec<(Stack, Option<Location>)>;
+
 fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
-    let mut unnamed: Vec<(Words, Vec<(Stack, Option<Location>)>)> = Vec::new();
+    let mut unnamed: Vec<(Words, Stacks)> = Vec::new();
     loop {
         let words = match queue.try_recv() {
             Ok(words) => words,

@@ -40,7 +40,7 @@ fn a_block_that_keeps_a_connection_panics_and_names_it() {
         });
         assert_eq!(
             masked(&panic.text),
-            "leak check of tests/assertions/blocks.rs:LINE: 1 connection is not back in the pool\n  \
+            "leak check of tests/assertions/blocks.rs:LINE 1 connection is not back in the pool\n  \
              pool \"orders\": Connection acquired at tests/assertions/blocks.rs:LINE, held, out for TIME"
         );
         let _inside = runtime.enter();

@@ -14,13 +14,11 @@ use tower_http::trace::TraceLayer;
 async fn order() {}
 
 fn layers(monitor: &Monitor, pool: PgPool, time: Duration) -> Router {
+    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, time);
     let app = Router::new()
         .route("/orders/{id}", get(order))
         .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::GATEWAY_TIMEOUT,
-            time,
-        ))
+        .layer(timeout)
         .layer(monitor.layer())
         .layer(TraceLayer::new_for_http())
         .with_state(pool);
