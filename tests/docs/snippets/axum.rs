@@ -13,7 +13,7 @@ use tower_http::trace::TraceLayer;
 
 async fn order() {}
 
-fn layers(monitor: &Monitor, pool: PgPool, time: Duration) -> Router {
+fn layers(monitor: &Monitor, pool: PgPool, time: Duration) {
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, time);
     let app = Router::new()
         .route("/orders/{id}", get(order))
@@ -22,7 +22,7 @@ fn layers(monitor: &Monitor, pool: PgPool, time: Duration) -> Router {
         .layer(monitor.layer())
         .layer(TraceLayer::new_for_http())
         .with_state(pool);
-    app
+    let _: Router = app;
 }
 
 async fn ship(State(pool): State<PgPool>) -> StatusCode {
