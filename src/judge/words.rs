@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::waits::Deadlock;
 use crate::clock::span;
 use crate::registry::{Activity, Holder, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter};
+use crate::site::Location;
 
 pub(super) fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -> String {
     const SHOWN: usize = 4;
@@ -100,16 +101,21 @@ pub(super) fn site_of_waiter(waiter: &Waiter) -> String {
     }
 }
 
+/// Where a connection was taken: a line, else the statement that took it.
+fn place(line: Option<&Location>, sql: Option<&str>) -> String {
+    match (line, sql) {
+        (Some(line), _) => line.to_string(),
+        (None, Some(sql)) => sql.chars().take(60).collect(),
+        (None, None) => "a pooled statement".to_string(),
+    }
+}
+
 /// The lines that hold most of them.
 pub(super) fn sites(holders: &[&Holder]) -> String {
     const SHOWN: usize = 3;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for holder in holders {
-        let site = match (&holder.acquired_by, &holder.last_sql) {
-            (Some(site), _) => site.to_string(),
-            (None, Some(sql)) => sql.chars().take(60).collect(),
-            (None, None) => "a pooled statement".to_string(),
-        };
+        let site = place(holder.acquired_by.as_ref(), holder.last_sql.as_deref());
         *counts.entry(site).or_default() += 1;
     }
     let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
@@ -178,11 +184,7 @@ pub(super) fn saturated(
         .filter(|total| total.pool_id == pool.id)
         .take(3)
         .map(|total| {
-            let site = match (&total.acquired_by, &total.sql) {
-                (Some(site), _) => site.to_string(),
-                (None, Some(sql)) => sql.chars().take(60).collect(),
-                (None, None) => "a pooled statement".to_string(),
-            };
+            let site = place(total.acquired_by.as_ref(), total.sql.as_deref());
             format!("{site} {} × {}", total.count, span(total.mean_hold))
         })
         .collect();
