@@ -328,17 +328,6 @@ impl Door {
         id
     }
 
-    fn has_room(&mut self, now: Moment) -> bool {
-        while self
-            .recent
-            .front()
-            .is_some_and(|first| now.since(*first) >= Self::MINUTE)
-        {
-            self.recent.pop_front();
-        }
-        self.recent.len() < Self::A_MINUTE
-    }
-
     /// How many groups the limit by minute keeps back now: said once a minute, and not before
     /// those that come together have come.
     pub(crate) fn limited(&mut self, now: Moment) -> Limited {
