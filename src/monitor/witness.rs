@@ -64,8 +64,9 @@ pub(super) const EXHAUSTED: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_millis(1100);
 /// So much later than its limit a finding may be, when the answer is on its way.
 const LATE: Duration = Duration::from_millis(250);
-/// As long before its limit a holder is asked about, so that the answer is there in time.
-const AHEAD: Duration = Duration::from_secs(1);
+/// As long before its limit a holder is asked about, so that the answer is there in time. Less than
+/// [`NEWS`]: one question is enough.
+const AHEAD: Duration = Duration::from_millis(800);
 
 impl Monitor {
     /// Has the servers asked about holders of whom something is, or is about to be, said. Answers

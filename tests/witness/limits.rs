@@ -13,7 +13,7 @@ use crate::support::{Proxy, database, eventually};
 const POOL: u64 = 3;
 
 /// Holds all connections of a pool of three, lent raw, until each was reported, or `reported` are.
-async fn hold<DB: Server>(bench: &Bench<DB>, reported: usize) -> u64
+async fn hold<DB: Server>(bench: &Bench<DB>, reported: usize)
 where
     for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
 {
@@ -32,7 +32,6 @@ where
     let count = |all: &[leaktrace::Finding]| (all.len() >= reported).then_some(());
     bench.findings.wait_for("findings", PATIENCE, count).await;
     drop((one, two, three));
-    3
 }
 
 on_each_server! {
@@ -42,12 +41,17 @@ on_each_server! {
         let proxy = Proxy::start(&test.url);
         let bench = Bench::<DB>::at(&proxy.url(&test.url), loud(), 3).await;
         hold(&bench, 3).await;
-        for finding in of(&bench.findings, Kind::HeldTooLong) {
-            assert!(oldest(&finding).server.is_some(), "{finding}");
+        let findings = of(&bench.findings, Kind::HeldTooLong);
+        for finding in &findings {
+            assert!(oldest(finding).server.is_some(), "{finding}");
         }
         let side = proxy.accepted() - POOL;
         // The first question needs a second connection: whether backends are shared.
-        assert_eq!(side, 2, "three holders, three findings, one question");
+        let (first, last) = (oldest(&findings[0]).acquired_at, oldest(&findings[2]).acquired_at);
+        let apart = last.duration_since(first).expect("the oldest first");
+        // On a machine so busy that they were acquired one by one, one more may be asked.
+        let most = if apart < Duration::from_millis(150) { 2 } else { 3 };
+        assert!((2..=most).contains(&side), "three holders, three findings, {side} connections");
     }
 
     #[tokio::test(flavor = "multi_thread")]
