@@ -18,6 +18,8 @@
 )]
 
 pub mod config;
+#[cfg(feature = "kit")]
+pub mod kit;
 
 mod clock;
 mod finding;
