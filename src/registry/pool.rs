@@ -10,6 +10,7 @@ use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
 use super::returns::{Returns, Stuck, Word};
+use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
 use crate::sync::Mutex;
@@ -28,6 +29,9 @@ pub(crate) trait Gauges: Send + Sync {
     /// Asks the server over a connection beside the pool about the backend of a connection that does
     /// not come back, and cancels what runs there, if it may. The caller limits the time.
     fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word>;
+    /// Asks the server over a connection beside the pool what these backends do; changes nothing.
+    /// Limits its time itself.
+    fn testify(&self, question: Question) -> BoxFuture<'static, Answer>;
 }
 
 /// An attempt to connect: the server's own words when it fails.
@@ -245,6 +249,11 @@ impl PoolRecord {
     /// Asks the server whether something runs on that backend; cancels nothing.
     pub(crate) fn is_running(&self, backend: Option<i64>) -> BoxFuture<'static, Word> {
         self.gauges.ask(backend, false)
+    }
+
+    /// Asks the server what these backends do; changes nothing.
+    pub(crate) fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {
+        self.gauges.testify(question)
     }
 
     /// Acts on returns that are beyond their limit; answers what is to be told, and when to look

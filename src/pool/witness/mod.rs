@@ -6,9 +6,13 @@
 
 use std::any::Any;
 
+mod mysql;
+mod postgres;
 mod side;
+mod testify;
 
 pub(super) use self::side::ask;
+pub(super) use self::testify::testify;
 use sqlx::{Database, Error, Executor, Row, SqlSafeStr};
 
 /// Which server is at the other end; `Any` is whatever it stands in front of.
