@@ -44,7 +44,7 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
+    Activity, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
     SpanInfo, Waiter,
 };
 pub use report::{Group, Report};

@@ -126,6 +126,7 @@ pub(crate) mod tests {
             in_transaction: false,
             phase: Phase::Held,
             scope: None,
+            cut: None,
             task_id: None,
             span: None,
             overdue: false,

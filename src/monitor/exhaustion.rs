@@ -10,13 +10,14 @@ use std::time::Duration;
 use tracing::{Level, event};
 
 use super::Monitor;
+use super::alarm::{Alarm, ended, finding, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
-use crate::clock::{Moment, span};
+use crate::clock::Moment;
 use crate::config::Detail;
-use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
-use crate::registry::{PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::finding::{Cause, Kind};
+use crate::judge::{Connecting, causes, stuck, suspects_connecting};
+use crate::registry::{PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
 /// What is remembered from pass to pass.
@@ -24,17 +25,6 @@ use crate::sink::{Episodes, Stage};
 pub(super) struct Exhaustion {
     episodes: Episodes,
     looks: Looks,
-}
-
-/// A finding to be made, with all that it needs.
-struct Alarm {
-    id: FindingId,
-    stage: Stage,
-    pool: PoolInfo,
-    snapshot: Snapshot,
-    evidence: Evidence,
-    /// Whose acquire failed, or who gave up.
-    failed: Option<Waiter>,
 }
 
 /// An alarm that is said on any path, also when the runtime drops the task that completes it.
@@ -56,9 +46,13 @@ impl Monitor {
     pub(super) fn scan_waits(&self, snapshot: &Snapshot, now: Moment) -> Option<Duration> {
         let gave_up = self.0.registry.take_gave_up();
         if self.detail() == Detail::Off {
+            self.0.exhaustion.lock().episodes = Episodes::default();
             return None;
         }
         let wait = self.0.config.get_wait();
+        let interval = self.0.config.get_report_interval();
+        // What is not worth a word is still an incident.
+        let mut is_repeated = false;
         let mut next: Option<Duration> = None;
         let mut wake_in = |time: Duration| {
             next = Some(next.map_or(time, |next| next.min(time)));
@@ -85,7 +79,10 @@ impl Monitor {
             let timeout = record.acquire_timeout();
             let pace = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
             if oldest.is_some() {
-                wake_in(wait.saturating_sub(waited).clamp(Runtime::SOON, pace));
+                wake_in(match wait.checked_sub(waited) {
+                    Some(left) => left.clamp(Runtime::SOON, pace),
+                    None => pace,
+                });
             }
             let runtime = self.runtime(&record, now);
             if let Runtime::Blocked(sentence) = &runtime {
@@ -120,6 +117,17 @@ impl Monitor {
                 let mut evidence = state.looks.evidence(pool.id, now);
                 evidence.deadlock = deadlock;
                 evidence.stalled = runtime.sentence();
+                let cause = causes(pool, snapshot, &evidence);
+                let class = (
+                    pool.id,
+                    Stage::Waiting,
+                    cause.first().map(|cause| cause.kind),
+                );
+                let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
+                if !state.episodes.speaks(class, interval, now, admits) {
+                    is_repeated = true;
+                    continue;
+                }
                 let alarm = Alarm {
                     id,
                     stage: Stage::Waiting,
@@ -132,10 +140,18 @@ impl Monitor {
             }
         }
         let over = state.episodes.over(now);
-        if !state.episodes.is_empty() {
+        if state.episodes.are_open() {
             wake_in(Duration::from_millis(250));
         }
+        let (mut repeats, due) = state.episodes.repeats(interval, now);
+        due.into_iter().for_each(&mut wake_in);
+        if repeats.is_some() && !self.0.door.lock().admits(false, now) {
+            state.episodes.put_back(repeats.take());
+        }
         drop(state);
+        if is_repeated {
+            self.escalate();
+        }
         for (record, alarm) in alarms {
             self.alarm(&record, alarm);
         }
@@ -145,6 +161,12 @@ impl Monitor {
                 self.0
                     .reporter
                     .say(ended(pool, over.finding, over.lasted, over.timeouts));
+            }
+        }
+        if let Some(repeats) = repeats {
+            let pool = snapshot.pools.iter().find(|pool| pool.id == repeats.pool);
+            if let Some(pool) = pool {
+                self.0.reporter.say(repeated(pool, &repeats));
             }
         }
         next
@@ -235,6 +257,21 @@ impl Monitor {
             evidence.connecting = Connecting::Fails(error);
         }
         let causes = causes(&pool, &snapshot, &evidence);
+        let class = (
+            record.id,
+            Stage::TimedOut,
+            causes.first().map(|cause| cause.kind),
+        );
+        let interval = self.0.config.get_report_interval();
+        let admits = |at_any_rate| self.0.door.lock().admits(at_any_rate, now);
+        let mut state = self.0.exhaustion.lock();
+        let speaks = state.episodes.speaks(class, interval, now, admits);
+        drop(state);
+        if !speaks {
+            self.escalate();
+            self.0.watchdog.wake_now();
+            return;
+        }
         let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes);
         // Here, in the caller's span: its trace leads to the finding.
         event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
@@ -311,82 +348,5 @@ impl Monitor {
             .pools()
             .into_iter()
             .find(|pool| pool.id == id)
-    }
-}
-
-fn finding(alarm: Alarm) -> Finding {
-    let Alarm {
-        id,
-        stage,
-        pool,
-        snapshot,
-        evidence,
-        failed,
-    } = alarm;
-    let causes = causes(&pool, &snapshot, &evidence);
-    let headline = headline(&pool, stage, failed.as_ref(), &causes);
-    let mut waiters = snapshot.waiters;
-    waiters.retain(|waiter| waiter.pool_id == pool.id);
-    let count = waiters.len() as u64;
-    if stage == Stage::Waiting {
-        waiters.extend(failed);
-    }
-    let mut holders = snapshot.holders;
-    holders.retain(|holder| holder.pool_id == pool.id);
-    Finding {
-        severity: match stage {
-            Stage::Waiting => Severity::Warn,
-            Stage::TimedOut => Severity::Error,
-        },
-        runtime: evidence.stalled,
-        holders,
-        waiters,
-        totals: snapshot.totals,
-        causes,
-        count: count.max(1),
-        ..Finding::new(id, Kind::Exhausted, &pool, headline)
-    }
-}
-
-fn headline(pool: &PoolInfo, stage: Stage, failed: Option<&Waiter>, causes: &[Cause]) -> String {
-    let mut line = format!("pool \"{}\" exhausted: ", pool.name);
-    if let Some(failed) = failed {
-        let site = failed.acquired_by.as_ref().map_or_else(
-            || "a statement on the pool".to_string(),
-            |site| format!("acquire at {site}"),
-        );
-        let end = match stage {
-            Stage::TimedOut => "failed",
-            Stage::Waiting => "gave up",
-        };
-        line += &format!("{site} {end} after {}, ", span(failed.waited_for));
-    }
-    line += &format!(
-        "{}/{} out, {} waiting",
-        pool.status.held, pool.status.max, pool.status.waiting
-    );
-    let shares: Vec<String> = causes
-        .iter()
-        .map(|cause| format!("{} {}", cause.kind, cause.share))
-        .collect();
-    if !shares.is_empty() {
-        line += &format!(" · {}", shares.join(", "));
-    }
-    if let Some(first) = causes.first() {
-        line += &format!(": {}", first.detail);
-    }
-    line
-}
-
-fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
-    let headline = format!(
-        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-        pool.name,
-        span(lasted)
-    );
-    Finding {
-        severity: Severity::Info,
-        count: timeouts,
-        ..Finding::new(id, Kind::Exhausted, pool, headline)
     }
 }

@@ -4,6 +4,7 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod alarm;
 mod endings;
 mod exhaustion;
 mod looks;

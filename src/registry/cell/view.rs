@@ -48,6 +48,7 @@ impl Cell {
             in_transaction: live.in_transaction,
             phase: live.phase,
             scope: self.scope.as_ref().map(ScopeInfo::of),
+            cut: live.cut,
             task_id: self.task.map(|task| task.to_string()),
             span: self.span,
             overdue: live.phase == Phase::Held && running_for > threshold,
