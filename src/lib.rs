@@ -46,7 +46,7 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Blocker, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
+    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
     ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
