@@ -124,6 +124,7 @@ pub(crate) mod tests {
             activity: Activity::Idle { since },
             activity_for: Duration::ZERO,
             in_transaction: false,
+            backend: None,
             phase: Phase::Held,
             scope: None,
             task_id: None,

@@ -230,6 +230,9 @@ pub struct Holder {
     pub activity_for: Duration,
     /// Whether a transaction is known to be open.
     pub in_transaction: bool,
+    /// The server's name of its backend, PostgreSQL's pid or MariaDB's connection id. `None` where
+    /// it was not learned: only [`PoolOptions::new`](crate::PoolOptions::new) asks for it.
+    pub backend: Option<i64>,
     /// Where it is on its way.
     pub phase: Phase,
     /// The request or job it serves.

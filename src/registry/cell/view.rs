@@ -10,6 +10,7 @@ use crate::registry::holder::{Activity, Holder, HolderId, Phase, ScopeInfo};
 use crate::registry::snapshot::Limits;
 use crate::scope::Scope;
 use crate::site::{Location, text};
+use crate::sync::atomic::Ordering;
 
 impl Cell {
     /// The copy that readers get.
@@ -46,6 +47,10 @@ impl Cell {
             },
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
+            backend: match self.backend.load(Ordering::Relaxed) {
+                0 => None,
+                backend => Some(backend),
+            },
             phase: live.phase,
             scope: self.scope.as_ref().map(ScopeInfo::of),
             task_id: self.task.map(|task| task.to_string()),
