@@ -31,7 +31,6 @@ async fn clients_of_pgbouncer_get_each_others_answers_with_and_without_names() {
     for named in [false, true] {
         eventually("a wrong answer", Duration::from_secs(30), async || {
             let connect = || PgConnection::connect(&url);
-            // More clients than the pooler has servers.
             let (mut one, mut two, mut three) =
                 tokio::try_join!(connect(), connect(), connect()).expect("connections");
             let mut last = None;

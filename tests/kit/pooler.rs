@@ -10,7 +10,7 @@ use crate::support::doors::through_pgbouncer;
 
 const CLIENTS: u32 = 4;
 
-/// A database, and the way to it through a pooler with two servers for all.
+/// A database, and the way to it through a pooler.
 async fn pooler() -> Option<(TestDb, String)> {
     let test = postgres_database().await?;
     let url = through_pgbouncer(&test)?;
@@ -33,11 +33,12 @@ fn number_plus(number: i64) -> &'static str {
     }
 }
 
-/// How many names there are on both servers of the pooler, and on those that answer this.
+/// The most names on any server of the pooler.
 async fn names(url: &str) -> i64 {
     let mut most = 0;
     let mut clients = Vec::new();
-    for _ in 0..2 {
+    // Each keeps its server, so that the next one gets another.
+    for _ in 0..CLIENTS {
         let mut client = PgConnection::connect(url).await.expect("a connection");
         client.execute("BEGIN").await.expect("a server of its own");
         let row = client

@@ -24,8 +24,8 @@ fn variable(name: &str, what: &str, said: &Once) -> Option<String> {
     value
 }
 
-/// The URL of this PostgreSQL database through a PgBouncer in transaction mode, with two servers for
-/// all clients. It refuses start-up `options` and speaks no TLS.
+/// The URL of this PostgreSQL database through a PgBouncer in transaction mode, which takes its
+/// servers in turn. It refuses start-up `options` and speaks no TLS.
 pub(crate) fn through_pgbouncer(test: &TestDb) -> Option<String> {
     static SAID: Once = Once::new();
     assert_eq!(test.db, Db::Postgres);
