@@ -171,6 +171,11 @@ impl Cell {
         self.live.lock().borrowed_by = Some(by);
     }
 
+    /// Where the guard was borrowed for the use that follows.
+    pub(crate) fn borrower(&self) -> Option<CallSite> {
+        self.live.lock().borrowed_by
+    }
+
     /// The raw connection was lent out: nothing is seen from here on.
     pub(crate) fn lent(&self, by: CallSite) {
         let now = Moment::now();
