@@ -21,6 +21,9 @@ use crate::judge::{Connecting, causes, stuck};
 use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
+/// As long a wait without any cause is looked at again before it is said.
+const UNEXPLAINED: Duration = Duration::from_millis(250);
+
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
 pub(super) struct Exhaustion {
@@ -111,21 +114,23 @@ impl Monitor {
                     continue;
                 }
             }
+            let mut evidence = state.looks.evidence(pool.id, now);
+            evidence.deadlock = deadlock;
+            evidence.stalled = runtime.sentence();
+            let cause = causes(pool, snapshot, &evidence);
+            let cause = cause.first().map(|cause| cause.kind);
+            // What is granted at this moment is nobody's yet: the next look knows whose.
+            if cause.is_none() && left.is_none() && waited < wait + wait.min(UNEXPLAINED) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             let id = state
                 .episodes
                 .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
                     door.lock().new_id()
                 });
             if let Some(id) = id {
-                let mut evidence = state.looks.evidence(pool.id, now);
-                evidence.deadlock = deadlock;
-                evidence.stalled = runtime.sentence();
-                let cause = causes(pool, snapshot, &evidence);
-                let class = (
-                    pool.id,
-                    Stage::Waiting,
-                    cause.first().map(|cause| cause.kind),
-                );
+                let class = (pool.id, Stage::Waiting, cause);
                 let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
                 if !state.episodes.speaks(class, interval, now, admits) {
                     is_repeated = true;
