@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use self::variables::{DETAIL_VALUES, parse_detail};
+use self::variables::{DETAIL_VALUES, UNWINDER_VALUES, parse_detail, parse_unwinder};
 pub use self::variables::{VARIABLES, Variable};
 
 /// How much is recorded of each checkout.
@@ -99,6 +99,37 @@ impl fmt::Display for Threshold {
     }
 }
 
+/// How stacks are walked at [`Detail::Backtrace`].
+///
+/// Both find the same frames. The fast walk exists on x86_64 Linux with glibc and costs nanoseconds;
+/// where it does not know the way, the portable one is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwinder {
+    /// The fast walk where it works, else the portable one.
+    #[default]
+    Auto,
+    /// The system's unwinder, always: microseconds for each stack, and a lock that all threads share.
+    Portable,
+}
+
+impl fmt::Display for Unwinder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unwinder::Auto => "auto",
+            Unwinder::Portable => "portable",
+        })
+    }
+}
+
+impl FromStr for Unwinder {
+    type Err = ConfigError;
+
+    fn from_str(value: &str) -> Result<Self, ConfigError> {
+        parse_unwinder(value).ok_or_else(|| ConfigError::new("unwinder", value, UNWINDER_VALUES))
+    }
+}
+
 /// The settings of a [`Monitor`](crate::Monitor).
 ///
 /// ```
@@ -120,6 +151,7 @@ pub struct Config {
     report_interval: Duration,
     grace: Duration,
     strict: bool,
+    unwinder: Unwinder,
 }
 
 impl Default for Config {
@@ -133,6 +165,7 @@ impl Default for Config {
             report_interval: Duration::from_secs(60),
             grace: Duration::from_secs(1),
             strict: false,
+            unwinder: Unwinder::Auto,
         }
     }
 }
@@ -243,6 +276,12 @@ impl Config {
         self
     }
 
+    /// Sets how stacks are walked. Default: [`Unwinder::Auto`].
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = unwinder;
+        self
+    }
+
     /// How much is recorded.
     pub fn get_detail(&self) -> Detail {
         self.detail
@@ -281,6 +320,11 @@ impl Config {
     /// Whether mistakes are errors.
     pub fn get_strict(&self) -> bool {
         self.strict
+    }
+
+    /// How stacks are walked.
+    pub fn get_unwinder(&self) -> Unwinder {
+        self.unwinder
     }
 }
 
@@ -376,6 +420,16 @@ mod tests {
         for detail in Detail::ALL {
             assert_eq!(detail.to_string().parse(), Ok(detail));
             assert_eq!(Detail::from_index(detail as u8), detail);
+        }
+    }
+
+    #[test]
+    fn the_unwinder_is_read_in_any_case() {
+        let read = |value| with("DB_LEAK_UNWINDER", value).map(|c| c.unwinder);
+        assert_eq!(read("Portable"), Ok(Unwinder::Portable));
+        assert_eq!(read("AUTO"), Ok(Unwinder::Auto));
+        for unwinder in [Unwinder::Auto, Unwinder::Portable] {
+            assert_eq!(unwinder.to_string().parse(), Ok(unwinder));
         }
     }
 

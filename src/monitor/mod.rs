@@ -22,7 +22,7 @@ use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
 use crate::clock::{Moment, Stops, uptime};
-use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
+use crate::config::{Config, ConfigError, Detail, Threshold, Unwinder, from_environment};
 use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
@@ -110,6 +110,13 @@ impl Monitor {
                 "strict mode: nested checkouts and commits that saved nothing are errors; meant for tests",
             );
         }
+        let registry = Registry::new();
+        registry
+            .stacks
+            .walk_portably(config.get_unwinder() == Unwinder::Portable);
+        if config.get_detail() == Detail::Backtrace {
+            registry.stacks.prepare();
+        }
         Self(Arc::new(Inner {
             settings: Mutex::new(Settings {
                 detail: config.get_detail(),
@@ -119,7 +126,7 @@ impl Monitor {
             }),
             detail: AtomicU8::new(config.get_detail() as u8),
             config,
-            registry: Arc::new(Registry::new()),
+            registry: Arc::new(registry),
             door: Mutex::new(Door::new()),
             reporter: Reporter::new(voice),
             watchdog: Watchdog::new(),
@@ -250,6 +257,9 @@ impl Monitor {
         let mut settings = self.0.settings.lock();
         change(&mut settings);
         let detail = settings.effective();
+        if detail == Detail::Backtrace && self.detail() != detail {
+            self.0.registry.stacks.prepare();
+        }
         self.0.detail.store(detail as u8, Ordering::Relaxed);
         drop(settings);
         self.0.watchdog.wake_now();
@@ -292,7 +302,7 @@ impl Monitor {
             waited,
             acquired_by: acquired_by.filter(|_| known),
             stack: (detail == Detail::Backtrace)
-                .then(|| self.0.registry.stacks.capture())
+                .then(|| self.0.registry.stacks.capture(acquired_by))
                 .flatten(),
             scope: known.then(Scope::current).flatten(),
             task: known.then(tokio::task::try_id).flatten(),
