@@ -4,12 +4,14 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod alarm;
 mod endings;
 mod exhaustion;
 mod looks;
 mod requests;
 mod scan;
 mod stall;
+mod witness;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +23,7 @@ use dashmap::DashMap;
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
+use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
@@ -68,6 +71,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
 }
 
@@ -129,6 +133,7 @@ impl Monitor {
             cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            questions: Mutex::default(),
             suspects: Mutex::default(),
         }))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Monitor;
 use crate::clock::{Moment, span};
 use crate::registry::{PoolRecord, Pulse};
+use crate::scope::{Scope, inside_a_poll};
 use crate::site::text;
 
 /// What is known of a runtime.
@@ -63,9 +64,12 @@ impl Monitor {
             Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
-        let mut inside: Vec<(Duration, String)> = self
-            .0
-            .scopes
+        // The requests of this monitor, the jobs of the process, and whatever carries either of them.
+        let mut scopes: Vec<Scope> = self.0.scopes.iter().map(|scope| scope.clone()).collect();
+        scopes.extend(inside_a_poll());
+        scopes.sort_by_key(Scope::id);
+        scopes.dedup_by_key(|scope| scope.id());
+        let mut inside: Vec<(Duration, String)> = scopes
             .iter()
             .filter_map(|scope| {
                 let since = now.since(scope.in_poll_since()?);

@@ -17,6 +17,7 @@ mod lease;
 mod pool;
 mod returns;
 mod snapshot;
+mod testimony;
 mod totals;
 mod waiter;
 
@@ -25,15 +26,18 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-pub(crate) use self::cell::{Begun, Cell, Cut, Ended, Ending, Use};
+pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
-pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
+pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::returns::{Done, Returning, Stuck, Word};
 pub(crate) use self::snapshot::{Limits, Snapshot};
+use self::testimony::Testimonies;
+pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
+pub use self::testimony::{Blocker, ServerState, Testimony};
 pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;
@@ -55,6 +59,7 @@ pub(crate) struct Registry {
     /// Waiters that gave up since the last scan: what they waited for may be worth saying.
     gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
+    testimonies: Testimonies,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
     shortest: AtomicU64,
@@ -71,6 +76,7 @@ impl Registry {
             ended: Mutex::new(Vec::new()),
             gave_up: Mutex::default(),
             totals: Totals::new(),
+            testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
             stacks: Stacks::new(),
@@ -110,7 +116,7 @@ impl Registry {
             && self.gave_up.lock().is_empty()
     }
 
-    /// What the checkouts of a scope are doing, which is being cut.
+    /// Marks the checkouts of a scope that is being cut, and answers in what each of them is.
     #[cfg(feature = "tower")]
     pub(crate) fn cuts(&self, scope: u64) -> Vec<Cut> {
         let of_scope = |cell: &Cell| cell.scope.as_ref().is_some_and(|own| own.id() == scope);
@@ -155,6 +161,7 @@ impl Registry {
                 finding,
                 holder,
                 held_for: Duration::ZERO,
+                cut: None,
             },
         };
         self.ended.lock().push(ended);
