@@ -18,6 +18,8 @@
 )]
 
 pub mod config;
+#[cfg(feature = "kit")]
+pub mod kit;
 
 mod clock;
 mod finding;
@@ -35,7 +37,7 @@ mod sync;
 mod testing;
 mod watchdog;
 
-pub use config::{Config, ConfigError, Detail, Threshold};
+pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};
 pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
 #[cfg(feature = "tower")]
 pub use layer::{ScopeBody, ScopeFuture, ScopeLayer, ScopeService};
@@ -44,7 +46,7 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Blocker, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
+    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
     ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};

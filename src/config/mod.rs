@@ -4,100 +4,14 @@
 //! variable to its default, its parser and its sentence. Not responsible for changing settings while
 //! running: the monitor does that.
 
+mod choices;
 mod variables;
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use self::variables::{DETAIL_VALUES, parse_detail};
+pub use self::choices::{Detail, Threshold, Unwinder};
 pub use self::variables::{VARIABLES, Variable};
-
-/// How much is recorded of each checkout.
-///
-/// Can be changed while running, with [`Monitor::set_detail`](crate::Monitor::set_detail).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Detail {
-    /// The kill switch: no holder is recorded. Counters and the rollback guarantee stay.
-    Off,
-    /// Who, where, since when, for which request. Silent about a holder that is merely old.
-    #[default]
-    Location,
-    /// Also the stack of each checkout; holders past their threshold are reported.
-    Backtrace,
-}
-
-impl Detail {
-    const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
-
-    pub(crate) fn from_index(index: u8) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|detail| *detail as u8 == index)
-            .unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Detail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Detail::Off => "off",
-            Detail::Location => "location",
-            Detail::Backtrace => "backtrace",
-        })
-    }
-}
-
-impl FromStr for Detail {
-    type Err = ConfigError;
-
-    fn from_str(value: &str) -> Result<Self, ConfigError> {
-        parse_detail(value).ok_or_else(|| ConfigError::new("detail", value, DETAIL_VALUES))
-    }
-}
-
-/// The hold time beyond which a holder is overdue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Threshold {
-    /// Half of the pool's `acquire_timeout`, at most 10 s and at least 1 s.
-    #[default]
-    Auto,
-    /// The same for every pool.
-    Fixed(Duration),
-}
-
-impl Threshold {
-    /// The hold time this means for a pool with that `acquire_timeout`.
-    pub(crate) fn for_pool(self, acquire_timeout: Duration) -> Duration {
-        match self {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Auto => {
-                (acquire_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(10))
-            }
-        }
-    }
-}
-
-impl From<Duration> for Threshold {
-    fn from(threshold: Duration) -> Self {
-        Threshold::Fixed(threshold)
-    }
-}
-
-impl PartialEq<Duration> for Threshold {
-    fn eq(&self, other: &Duration) -> bool {
-        matches!(self, Threshold::Fixed(threshold) if threshold == other)
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Threshold::Auto => f.write_str("auto"),
-            Threshold::Fixed(threshold) => humantime::format_duration(*threshold).fmt(f),
-        }
-    }
-}
 
 /// The settings of a [`Monitor`](crate::Monitor).
 ///
@@ -121,6 +35,7 @@ pub struct Config {
     grace: Duration,
     strict: bool,
     witness: bool,
+    unwinder: Unwinder,
 }
 
 impl Default for Config {
@@ -135,6 +50,7 @@ impl Default for Config {
             grace: Duration::from_secs(1),
             strict: false,
             witness: true,
+            unwinder: Unwinder::Auto,
         }
     }
 }
@@ -256,6 +172,12 @@ impl Config {
         self
     }
 
+    /// Sets how stacks are walked. Default: [`Unwinder::Auto`].
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = unwinder;
+        self
+    }
+
     /// How much is recorded.
     pub fn get_detail(&self) -> Detail {
         self.detail
@@ -299,6 +221,11 @@ impl Config {
     /// Whether mistakes are errors.
     pub fn get_strict(&self) -> bool {
         self.strict
+    }
+
+    /// How stacks are walked.
+    pub fn get_unwinder(&self) -> Unwinder {
+        self.unwinder
     }
 }
 
@@ -394,6 +321,16 @@ mod tests {
         for detail in Detail::ALL {
             assert_eq!(detail.to_string().parse(), Ok(detail));
             assert_eq!(Detail::from_index(detail as u8), detail);
+        }
+    }
+
+    #[test]
+    fn the_unwinder_is_read_in_any_case() {
+        let read = |value| with("DB_LEAK_UNWINDER", value).map(|c| c.unwinder);
+        assert_eq!(read("Portable"), Ok(Unwinder::Portable));
+        assert_eq!(read("AUTO"), Ok(Unwinder::Auto));
+        for unwinder in [Unwinder::Auto, Unwinder::Portable] {
+            assert_eq!(unwinder.to_string().parse(), Ok(unwinder));
         }
     }
 

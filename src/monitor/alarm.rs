@@ -1,18 +1,19 @@
-//! The finding of an exhaustion, from what was seen and what can be asked.
+//! The findings about an exhaustion, from what was seen and what can be asked.
 //!
 //! Responsible for asking the server where that tells more, with a limit, and for saying the finding
-//! on any path. Not responsible for noticing that a pool is exhausted: see `exhaustion`.
+//! on any path. Not responsible for noticing that a pool is exhausted or for when to say so: see
+//! `exhaustion`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Monitor;
 use super::witness::{NEWS, is_worth_asking};
-use crate::clock::{Moment, span};
+use crate::clock::{Moment, span, time_of_day};
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
 use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
 use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
-use crate::sink::Stage;
+use crate::sink::{Repeats, Stage};
 
 /// A finding to be made, with all that it needs.
 pub(super) struct Alarm {
@@ -110,7 +111,7 @@ impl Monitor {
     }
 }
 
-fn finding(alarm: Alarm) -> Finding {
+pub(super) fn finding(alarm: Alarm) -> Finding {
     let Alarm {
         id,
         stage,
@@ -177,4 +178,34 @@ pub(super) fn headline(
         line += &format!(": {}", first.detail);
     }
     line
+}
+
+pub(super) fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
+    let headline = format!(
+        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
+        pool.name,
+        span(lasted)
+    );
+    Finding {
+        severity: Severity::Info,
+        count: timeouts,
+        ..Finding::new(id, Kind::Exhausted, pool, headline)
+    }
+}
+
+pub(super) fn repeated(pool: &PoolInfo, repeats: &Repeats) -> Finding {
+    let Repeats {
+        episodes, timeouts, ..
+    } = repeats;
+    let times = if *episodes == 1 { "time" } else { "times" };
+    let headline = format!(
+        "pool \"{}\" was exhausted {episodes} more {times} since {}, as reported before and therefore not one by one; {timeouts} acquires failed",
+        pool.name,
+        time_of_day(repeats.since.wall()),
+    );
+    Finding {
+        severity: Severity::Info,
+        count: *timeouts,
+        ..Finding::new(repeats.finding, Kind::Exhausted, pool, headline)
+    }
 }

@@ -10,16 +10,19 @@ use std::time::Duration;
 use tracing::{Level, event};
 
 use super::Monitor;
-use super::alarm::{Alarm, headline};
+use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
 use super::witness::{EXHAUSTED, is_worth_asking};
-use crate::clock::{Moment, span};
+use crate::clock::Moment;
 use crate::config::Detail;
-use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
+use crate::finding::{Cause, Kind};
 use crate::judge::{Connecting, causes, stuck};
-use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
+
+/// As long a wait without any cause is looked at again before it is said.
+const UNEXPLAINED: Duration = Duration::from_millis(250);
 
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
@@ -33,9 +36,13 @@ impl Monitor {
     pub(super) fn scan_waits(&self, snapshot: &Snapshot, now: Moment) -> Option<Duration> {
         let gave_up = self.0.registry.take_gave_up();
         if self.detail() == Detail::Off {
+            self.0.exhaustion.lock().episodes = Episodes::default();
             return None;
         }
         let wait = self.0.config.get_wait();
+        let interval = self.0.config.get_report_interval();
+        // What is not worth a word is still an incident.
+        let mut is_repeated = false;
         let mut next: Option<Duration> = None;
         let mut wake_in = |time: Duration| {
             next = Some(next.map_or(time, |next| next.min(time)));
@@ -62,7 +69,10 @@ impl Monitor {
             let timeout = record.acquire_timeout();
             let pace = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
             if oldest.is_some() {
-                wake_in(wait.saturating_sub(waited).clamp(Runtime::SOON, pace));
+                wake_in(match wait.checked_sub(waited) {
+                    Some(left) => left.clamp(Runtime::SOON, pace),
+                    None => pace,
+                });
             }
             let runtime = self.runtime(&record, now);
             if let Runtime::Blocked(sentence) = &runtime {
@@ -104,15 +114,28 @@ impl Monitor {
                     continue;
                 }
             }
+            let mut evidence = state.looks.evidence(pool.id, now);
+            evidence.deadlock = deadlock;
+            evidence.stalled = runtime.sentence();
+            let cause = causes(pool, snapshot, &evidence);
+            let cause = cause.first().map(|cause| cause.kind);
+            // What is granted at this moment is nobody's yet: the next look knows whose.
+            if cause.is_none() && left.is_none() && waited < wait + wait.min(UNEXPLAINED) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             let id = state
                 .episodes
                 .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
                     door.lock().new_id()
                 });
             if let Some(id) = id {
-                let mut evidence = state.looks.evidence(pool.id, now);
-                evidence.deadlock = deadlock;
-                evidence.stalled = runtime.sentence();
+                let class = (pool.id, Stage::Waiting, cause);
+                let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
+                if !state.episodes.speaks(class, interval, now, admits) {
+                    is_repeated = true;
+                    continue;
+                }
                 let alarm = Alarm {
                     id,
                     stage: Stage::Waiting,
@@ -125,10 +148,18 @@ impl Monitor {
             }
         }
         let over = state.episodes.over(now);
-        if !state.episodes.is_empty() {
+        if state.episodes.are_open() {
             wake_in(Duration::from_millis(250));
         }
+        let (mut repeats, due) = state.episodes.repeats(interval, now);
+        due.into_iter().for_each(&mut wake_in);
+        if repeats.is_some() && !self.0.door.lock().admits(false, now) {
+            state.episodes.put_back(repeats.take());
+        }
         drop(state);
+        if is_repeated {
+            self.escalate();
+        }
         for (record, alarm) in alarms {
             self.alarm(&record, alarm);
         }
@@ -138,6 +169,12 @@ impl Monitor {
                 self.0
                     .reporter
                     .say(ended(pool, over.finding, over.lasted, over.timeouts));
+            }
+        }
+        if let Some(repeats) = repeats {
+            let pool = snapshot.pools.iter().find(|pool| pool.id == repeats.pool);
+            if let Some(pool) = pool {
+                self.0.reporter.say(repeated(pool, &repeats));
             }
         }
         next
@@ -228,6 +265,21 @@ impl Monitor {
             evidence.connecting = Connecting::Fails(error);
         }
         let causes = causes(&pool, &snapshot, &evidence);
+        let class = (
+            record.id,
+            Stage::TimedOut,
+            causes.first().map(|cause| cause.kind),
+        );
+        let interval = self.0.config.get_report_interval();
+        let admits = |at_any_rate| self.0.door.lock().admits(at_any_rate, now);
+        let mut state = self.0.exhaustion.lock();
+        let speaks = state.episodes.speaks(class, interval, now, admits);
+        drop(state);
+        if !speaks {
+            self.escalate();
+            self.0.watchdog.wake_now();
+            return;
+        }
         let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes);
         // Here, in the caller's span: its trace leads to the finding.
         event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
@@ -277,18 +329,5 @@ impl Monitor {
             .pools()
             .into_iter()
             .find(|pool| pool.id == id)
-    }
-}
-
-fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
-    let headline = format!(
-        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-        pool.name,
-        span(lasted)
-    );
-    Finding {
-        severity: Severity::Info,
-        count: timeouts,
-        ..Finding::new(id, Kind::Exhausted, pool, headline)
     }
 }

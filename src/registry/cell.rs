@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::doubts::Doubts;
-use super::holder::{HolderId, HolderKind, Owner, Phase, SpanInfo};
+use super::holder::{Cut, HolderId, HolderKind, Owner, Phase, SpanInfo};
 use super::pool::{Policy, PoolRecord};
 use crate::clock::Moment;
 use crate::scope::Scope;
@@ -81,6 +81,8 @@ struct Live {
     /// The finding that speaks of this holder.
     claimed: Option<u64>,
     released_at: Option<Moment>,
+    /// Its request was cut, and this is in what.
+    cut: Option<Cut>,
     done: bool,
 }
 
@@ -103,24 +105,14 @@ pub(crate) enum Use {
     Rollback,
 }
 
-/// In what a checkout was when its request was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    Idle,
-    Begin,
-    Statement,
-    Commit,
-    Rollback,
-    /// Lent as a raw connection: what ran there was not seen.
-    Lent,
-}
-
 /// A reported holder that has come back.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) finding: u64,
     pub(crate) holder: HolderId,
     pub(crate) held_for: Duration,
+    /// In what it was when its request was cut, if it was.
+    pub(crate) cut: Option<Cut>,
 }
 
 impl Cell {
@@ -168,6 +160,7 @@ impl Cell {
                 doubts: Doubts::default(),
                 claimed: None,
                 released_at: None,
+                cut: None,
                 done: false,
             }),
         }
@@ -176,6 +169,11 @@ impl Cell {
     /// The guard was borrowed mutably: if a statement follows, it came from here.
     pub(crate) fn borrowed(&self, by: CallSite) {
         self.live.lock().borrowed_by = Some(by);
+    }
+
+    /// Where the guard was borrowed for the use that follows.
+    pub(crate) fn borrower(&self) -> Option<CallSite> {
+        self.live.lock().borrowed_by
     }
 
     /// The raw connection was lent out: nothing is seen from here on.
@@ -250,20 +248,21 @@ impl Cell {
         live.own = Some(what);
     }
 
-    /// What a request that is cut now cuts.
+    /// Its request is cut now: notes in what, and answers it.
     pub(super) fn cut(&self) -> Option<Cut> {
-        let live = self.live.lock();
+        let mut live = self.live.lock();
         if live.phase != Phase::Held {
             return None;
         }
-        Some(match (live.doing, live.own) {
+        live.cut = Some(match (live.doing, live.own) {
             (_, Some(Use::Begin)) => Cut::Begin,
             (_, Some(Use::Commit)) => Cut::Commit,
             (_, Some(Use::Rollback)) => Cut::Rollback,
             (Doing::InFlight, None) => Cut::Statement,
             (Doing::Idle, None) => Cut::Idle,
             (Doing::Unknown, None) => Cut::Lent,
-        })
+        });
+        live.cut
     }
 
     /// What [`Cell::doing`] announced has ended. `open`: how many levels are open now.
@@ -306,11 +305,13 @@ impl Cell {
     }
 
     pub(super) fn ended(&self, finding: u64) -> Ended {
-        let until = self.live.lock().released_at.unwrap_or_else(Moment::now);
+        let live = self.live.lock();
+        let until = live.released_at.unwrap_or_else(Moment::now);
         Ended {
             finding,
             holder: HolderId(self.id),
             held_for: until.since(self.acquired_at),
+            cut: live.cut,
         }
     }
 

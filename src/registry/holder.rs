@@ -103,6 +103,43 @@ pub enum Phase {
     LeakedOnPurpose,
 }
 
+/// In what a checkout was when its request was cut: its client went away, or a timeout ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "json",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum Cut {
+    /// No statement ran on it.
+    Idle,
+    /// `BEGIN` or `SAVEPOINT`.
+    Begin,
+    /// A statement ran, or its rows had not all been read.
+    Statement,
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK`.
+    Rollback,
+    /// Lent as a raw connection: what ran there was not seen.
+    Lent,
+}
+
+impl fmt::Display for Cut {
+    /// The rest of the sentence "its request was cut …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cut::Idle => "while no statement ran",
+            Cut::Begin => "while in BEGIN",
+            Cut::Statement => "while in a statement",
+            Cut::Commit => "while in COMMIT",
+            Cut::Rollback => "while in ROLLBACK",
+            Cut::Lent => "while lent as a raw connection",
+        })
+    }
+}
+
 /// The request or job that a holder serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
@@ -230,6 +267,8 @@ pub struct Holder {
     pub phase: Phase,
     /// The request or job it serves.
     pub scope: Option<ScopeInfo>,
+    /// In what it was when its request was cut; `None` for one whose request was not. Needs the layer.
+    pub cut: Option<Cut>,
     /// The tokio task that checked it out.
     pub task_id: Option<String>,
     /// The tracing span in which it was checked out.
@@ -323,6 +362,7 @@ impl Holder {
             server: None,
             phase: Phase::Held,
             scope: None,
+            cut: None,
             task_id: None,
             span: None,
             overdue: false,

@@ -26,10 +26,10 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-pub(crate) use self::cell::{Begun, Cell, Cut, Ended, Ending, Use};
+pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
-pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
+pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub use self::pool::{PoolInfo, PoolStatus};
@@ -42,6 +42,7 @@ pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;
 pub(crate) use self::waiter::Waiting;
+use crate::config::Unwinder;
 use crate::site::{Stacks, Statements};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +69,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(unwinder: Unwinder) -> Self {
         Self {
             holders: DashMap::new(),
             waiters: DashMap::new(),
@@ -79,7 +80,7 @@ impl Registry {
             testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
-            stacks: Stacks::new(),
+            stacks: Stacks::new(unwinder),
             statements: Statements::new(),
         }
     }
@@ -116,7 +117,7 @@ impl Registry {
             && self.gave_up.lock().is_empty()
     }
 
-    /// What the checkouts of a scope are doing, which is being cut.
+    /// Marks the checkouts of a scope that is being cut, and answers in what each of them is.
     #[cfg(feature = "tower")]
     pub(crate) fn cuts(&self, scope: u64) -> Vec<Cut> {
         let of_scope = |cell: &Cell| cell.scope.as_ref().is_some_and(|own| own.id() == scope);
@@ -161,6 +162,7 @@ impl Registry {
                 finding,
                 holder,
                 held_for: Duration::ZERO,
+                cut: None,
             },
         };
         self.ended.lock().push(ended);

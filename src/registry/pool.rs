@@ -65,6 +65,8 @@ pub(crate) struct PoolRecord {
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
+    /// Its statements leave no name on the server.
+    unprepared: AtomicBool,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -119,6 +121,7 @@ impl PoolRecord {
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
+            unprepared: AtomicBool::new(false),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -128,6 +131,14 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_unprepared(&self) {
+        self.unprepared.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unprepared(&self) -> bool {
+        self.unprepared.load(Ordering::Relaxed)
     }
 
     pub(super) fn identity(&self) -> usize {

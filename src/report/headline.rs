@@ -48,6 +48,9 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
     if let Some(scope) = &oldest.scope {
         line += &format!(", serving {}", scope.route);
     }
+    if let Some(cut) = oldest.cut {
+        line += &format!(", its request was cut {cut}");
+    }
     line
 }
 

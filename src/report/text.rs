@@ -188,7 +188,10 @@ fn serving(group: &Group, oldest: &Holder) -> String {
         let eg = if requests > 1 { ", e.g." } else { "   request" };
         let _ = write!(text, "{eg} {id}");
     }
-    if let Some(ago) = oldest
+    if let Some(cut) = oldest.cut {
+        // Whoever polls it now is another task.
+        let _ = write!(text, "; cut {cut}");
+    } else if let Some(ago) = oldest
         .polled_ago
         .filter(|_| group.kind != Some(Kind::ReturnedLate))
     {
@@ -222,8 +225,12 @@ fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
             )
         })
         .collect();
-    (!sites.is_empty())
-        .then(|| format!("  last minute, by connection time: {}\n", sites.join(" · ")))
+    (!sites.is_empty()).then(|| {
+        format!(
+            "  last minute, by connection time, overdue or not: {}\n",
+            sites.join(" · ")
+        )
+    })
 }
 
 fn foot(pool: &PoolInfo) -> Option<String> {
@@ -305,7 +312,11 @@ impl Finding {
             text += &block(&group, wait_for_names);
         }
         text += &totals(self.pool_id, &self.totals).unwrap_or_default();
-        let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
+        let (kind, meaning) = (self.kind, self.kind.explain());
+        let _ = write!(
+            text,
+            "  next: docs/findings/{kind}.md of leaktrace. {meaning}"
+        );
         text
     }
 

@@ -89,6 +89,21 @@ pub(super) async fn is_aborted<DB: Database>(conn: &mut DB::Connection) -> Resul
     }
 }
 
+/// Whether PostgreSQL has a transaction open. As plain text: asked with a prepared statement, the
+/// answer is always yes.
+///
+/// # Errors
+/// What the connection fails with.
+pub(super) async fn is_in_transaction<DB: Database>(
+    conn: &mut DB::Connection,
+) -> Result<bool, Error> {
+    match number::<DB>(conn, "SELECT (now() <> statement_timestamp())::int::int8").await {
+        Ok(open) => Ok(open == Some(1)),
+        Err(Error::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// The server's own name of the connection's backend, by which another one can cancel it.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ impl Cell {
             server: None,
             phase: live.phase,
             scope: self.scope.as_ref().map(ScopeInfo::of),
+            cut: live.cut,
             task_id: self.task.map(|task| task.to_string()),
             span: self.span,
             overdue: live.phase == Phase::Held && running_for > threshold,

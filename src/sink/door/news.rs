@@ -35,13 +35,6 @@ impl Door {
 
     /// Whether the limit by minute lets another one through.
     pub(crate) fn has_room(&mut self, now: Moment) -> bool {
-        while self
-            .recent
-            .front()
-            .is_some_and(|first| now.since(*first) >= Self::MINUTE)
-        {
-            self.recent.pop_front();
-        }
-        self.recent.len() < Self::A_MINUTE
+        self.minute.has_room(now)
     }
 }
