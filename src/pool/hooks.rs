@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
-use sqlx::{Connection, Database, Error};
+use sqlx::{Database, Error};
 
 use super::probe::{self, Found};
 use super::witness::{self, Server};
@@ -175,23 +175,12 @@ async fn settle_in_time<DB: Database>(
     told: &Told,
 ) -> Result<Found, Error> {
     if Server::of::<DB>(conn) != Server::MySql {
-        return settle::<DB>(conn).await;
+        return probe::settle::<DB>(conn).await;
     }
     let record = told.get().and_then(|(_, record)| record.upgrade());
     let limit = record.map_or(LIMIT, |record| record.returns.limit());
-    match tokio::time::timeout(limit, settle::<DB>(conn)).await {
+    match tokio::time::timeout(limit, probe::settle::<DB>(conn)).await {
         Ok(settled) => settled,
         Err(_) => Err(Error::Protocol("no answer within the limit".into())),
     }
-}
-
-/// Settles a connection of which nothing was seen.
-async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
-    probe::drain::<DB>(conn, true).await?;
-    if conn.is_in_transaction() {
-        probe::roll_back::<DB>(conn).await?;
-        return Ok(Found::Dirty);
-    }
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await
 }

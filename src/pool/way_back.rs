@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::checkout::Checkout;
 use super::conn::Conduct;
-use super::probe::{self, Found, Standing};
+use super::probe::{self, Found, Past, Standing};
 use super::witness::{self, Server};
 use crate::finding::Kind;
 use crate::monitor::Monitor;
@@ -64,7 +64,7 @@ async fn walk<DB: Database>(
     let mut healthy = settled.is_ok() && !conduct.close;
     if healthy && returning.leave().await {
         // A cancel that arrives late hits this question, and not the next borrower.
-        healthy = quiet::<DB>(checkout.raw_mut()).await.is_ok();
+        healthy = probe::settle::<DB>(checkout.raw_mut()).await.is_ok();
     }
     if healthy {
         checkout.return_to_pool().await;
@@ -106,22 +106,27 @@ async fn settle<DB: Database>(
         }
     }
     let conn = checkout.raw_mut();
+    let past = match (doubts.by_text, doubts.cut) {
+        (true, _) => Past::Unseen,
+        (false, true) => Past::Cut,
+        (false, false) => Past::Seen,
+    };
     if doubts.unsure {
-        probe::drain::<DB>(conn, doubts.cut || doubts.by_text).await?;
+        probe::drain::<DB>(conn, past).await?;
     }
     let reported = doubts.by_text && !conduct.in_transaction;
     let mut found = Found::Clean;
     let mut wrote = false;
     if conn.is_in_transaction() {
         wrote = ask_for_writes::<DB>(conn, conduct, doubts, cell.scope.as_ref()).await;
-        probe::roll_back::<DB>(conn).await?;
+        probe::roll_back::<DB>(conn, past).await?;
         found = Found::Dirty;
     } else if doubts.unsure {
         let standing = probe::standing::<DB>(conn).await?;
         if standing == Standing::Open {
             wrote = ask_for_writes::<DB>(conn, conduct, doubts, cell.scope.as_ref()).await;
         }
-        found = probe::heal::<DB>(conn, standing).await?;
+        found = probe::heal::<DB>(conn, standing, past).await?;
     }
     if wrote {
         monitor.dropped_writes(&cell);
@@ -135,13 +140,6 @@ async fn settle<DB: Database>(
         );
     }
     Ok(())
-}
-
-/// Settles once more, whatever was known.
-async fn quiet<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
-    probe::drain::<DB>(conn, true).await?;
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await.map(drop)
 }
 
 /// Whether the server knows of writes in the open transaction. Asked only where that decides
