@@ -86,11 +86,13 @@ impl<DB: Database> Clone for Hooks<DB> {
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping. `base`: how
+    /// many connections stay when nobody needs more.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
         identify: bool,
+        base: Option<u32>,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -153,6 +155,9 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
+                if base.is_some_and(|base| is_too_many(&told, base)) {
+                    return Ok(false);
+                }
                 match user {
                     Some(user) => user(conn, meta).await,
                     None => Ok(true),
@@ -160,6 +165,12 @@ impl<DB: Database> Hooks<DB> {
             })
         })
     }
+}
+
+/// Whether there are more connections than `base`, and nobody waits for one.
+fn is_too_many(told: &Told, base: u32) -> bool {
+    let record = told.get().and_then(|(_, record)| record.upgrade());
+    record.is_some_and(|record| record.has_more_than(base))
 }
 
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
