@@ -46,6 +46,9 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
+    if everything {
+        registry.stacks.refresh();
+    }
     let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
     let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,

@@ -27,7 +27,7 @@ impl Runtime {
     /// How soon to look again when it is not known yet.
     pub(super) const SOON: Duration = Duration::from_millis(5);
     /// As long a finding waits for the probe: then the line is worth more than the remedy.
-    const PATIENCE: Duration = Duration::from_millis(25);
+    const PATIENCE: Duration = Duration::from_millis(100);
     /// As long before a holder becomes overdue the probe is sent, so that it has run or is late by
     /// then.
     pub(super) const AHEAD: Duration = Duration::from_secs(1);

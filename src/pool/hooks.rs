@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
-use sqlx::{Connection, Database, Error};
+use sqlx::{Database, Error};
 
 use super::probe::{self, Found};
 use super::witness::{self, Server};
@@ -115,11 +115,13 @@ impl<DB: Database> Clone for Hooks<DB> {
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping. `base`: how
+    /// many connections stay when nobody needs more.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
         identify: bool,
+        base: Option<u32>,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -181,6 +183,9 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
+                if base.is_some_and(|base| is_too_many(&told, base)) {
+                    return Ok(false);
+                }
                 match user {
                     Some(user) => user(conn, meta).await,
                     None => Ok(true),
@@ -188,6 +193,12 @@ impl<DB: Database> Hooks<DB> {
             })
         })
     }
+}
+
+/// Whether there are more connections than `base`, and nobody waits for one.
+fn is_too_many(told: &Told, base: u32) -> bool {
+    let record = told.get().and_then(|(_, record)| record.upgrade());
+    record.is_some_and(|record| record.has_more_than(base))
 }
 
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
@@ -202,23 +213,12 @@ async fn settle_in_time<DB: Database>(
     told: &Told,
 ) -> Result<Found, Error> {
     if Server::of::<DB>(conn) != Server::MySql {
-        return settle::<DB>(conn).await;
+        return probe::settle::<DB>(conn).await;
     }
     let record = told.get().and_then(|(_, record)| record.upgrade());
     let limit = record.map_or(LIMIT, |record| record.returns.limit());
-    match tokio::time::timeout(limit, settle::<DB>(conn)).await {
+    match tokio::time::timeout(limit, probe::settle::<DB>(conn)).await {
         Ok(settled) => settled,
         Err(_) => Err(Error::Protocol("no answer within the limit".into())),
     }
-}
-
-/// Settles a connection of which nothing was seen.
-async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
-    probe::drain::<DB>(conn, true).await?;
-    if conn.is_in_transaction() {
-        probe::roll_back::<DB>(conn).await?;
-        return Ok(Found::Dirty);
-    }
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await
 }

@@ -47,6 +47,7 @@ pub struct PoolOptions<DB: Database> {
     own: bool,
     identify: bool,
     unprepared: bool,
+    overflow: u32,
     return_limit: Option<Duration>,
 }
 
@@ -102,6 +103,20 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn prepared_statements(mut self, prepared: bool) -> Self {
         self.unprepared = !prepared;
         self
+    }
+
+    /// Sets how many connections there may be for a while beyond
+    /// [`max_connections`](Self::max_connections). Default: 0.
+    ///
+    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    pub fn overflow(mut self, extra: u32) -> Self {
+        self.overflow = extra;
+        self
+    }
+
+    /// How many connections there may be for a while beyond the most.
+    pub fn get_overflow(&self) -> u32 {
+        self.overflow
     }
 
     /// Sets the name under which the pool is watched. Default: the name of the database.
@@ -298,7 +313,10 @@ impl<DB: Database> PoolOptions<DB> {
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            self.hooks.install(self.raw, identify, told)
+            let base = self.raw.get_max_connections();
+            let raw = self.raw.max_connections(base.saturating_add(self.overflow));
+            let base = (self.overflow > 0).then_some(base);
+            self.hooks.install(raw, identify, base, told)
         } else {
             self.raw
         };
@@ -351,6 +369,7 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             own: false,
             identify: true,
             unprepared: false,
+            overflow: 0,
             return_limit: None,
         }
     }
@@ -372,6 +391,7 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             own: self.own,
             identify: self.identify,
             unprepared: self.unprepared,
+            overflow: self.overflow,
             return_limit: self.return_limit,
         }
     }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::checkout::{Checkout, Parts};
 use super::conn::Conduct;
-use super::probe::{self, Found, Standing};
+use super::probe::{self, Found, Past, Standing};
 use super::witness::{self, Server};
 use crate::finding::Kind;
 use crate::registry::{Doubts, Word};
@@ -76,7 +76,7 @@ async fn settle_and_return<DB: Database>(mut parts: Parts<'_, DB>, conduct: Cond
     let mut healthy = settled.is_ok() && !conduct.close;
     if healthy && parts.lease.cell().leave().await {
         // A cancel that arrives late hits this question, and not the next borrower.
-        healthy = quiet::<DB>(parts.raw_mut()).await.is_ok();
+        healthy = probe::settle::<DB>(parts.raw_mut()).await.is_ok();
     }
     if healthy {
         parts.return_to_pool().await;
@@ -115,22 +115,27 @@ async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Re
     }
     let scope = cell.scope();
     let conn = parts.raw_mut();
+    let past = match (doubts.by_text, doubts.cut) {
+        (true, _) => Past::Unseen,
+        (false, true) => Past::Cut,
+        (false, false) => Past::Seen,
+    };
     if doubts.unsure {
-        probe::drain::<DB>(conn, doubts.cut || doubts.by_text).await?;
+        probe::drain::<DB>(conn, past).await?;
     }
     let reported = doubts.by_text && !conduct.in_transaction;
     let mut found = Found::Clean;
     let mut wrote = false;
     if conn.is_in_transaction() {
         wrote = ask_for_writes::<DB>(conn, conduct, doubts, scope.as_ref()).await;
-        probe::roll_back::<DB>(conn).await?;
+        probe::roll_back::<DB>(conn, past).await?;
         found = Found::Dirty;
     } else if doubts.unsure {
         let standing = probe::standing::<DB>(conn).await?;
         if standing == Standing::Open {
             wrote = ask_for_writes::<DB>(conn, conduct, doubts, scope.as_ref()).await;
         }
-        found = probe::heal::<DB>(conn, standing).await?;
+        found = probe::heal::<DB>(conn, standing, past).await?;
     }
     if wrote {
         monitor.dropped_writes(&cell);
@@ -144,13 +149,6 @@ async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Re
         );
     }
     Ok(())
-}
-
-/// Settles once more, whatever was known.
-async fn quiet<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
-    probe::drain::<DB>(conn, true).await?;
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await.map(drop)
 }
 
 /// Whether the server knows of writes in the open transaction. Asked only where that decides

@@ -367,6 +367,7 @@ impl Holder {
             server: None,
             phase: Phase::Held,
             scope: None,
+            cut: None,
             task_id: None,
             span: None,
             overdue: false,

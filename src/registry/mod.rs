@@ -43,6 +43,7 @@ pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;
 pub(crate) use self::waiter::Waiting;
+use crate::config::Unwinder;
 use crate::site::{Stacks, Statements};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +67,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(unwinder: Unwinder) -> Self {
         Self {
             waiters: DashMap::new(),
             pools: Mutex::new(Vec::new()),
@@ -76,7 +77,7 @@ impl Registry {
             testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
-            stacks: Stacks::new(),
+            stacks: Stacks::new(unwinder),
             statements: Statements::new(),
         }
     }

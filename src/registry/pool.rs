@@ -254,6 +254,11 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
+    /// Whether there are more connections than that, and nobody waits for one.
+    pub(crate) fn has_more_than(&self, base: u32) -> bool {
+        self.gauges.size() > base && self.waiting.load(Ordering::Acquire) == 0
+    }
+
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
     pub(crate) fn handed_out(&self, site: CallSite) {
         self.raw_since

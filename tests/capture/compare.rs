@@ -1,0 +1,97 @@
+//! One capture beside the system's unwinder, from the same frame.
+//!
+//! Responsible for the comparison and the count. Not responsible for where it is done.
+#![allow(unsafe_code)] // A function's address is asked of the system's unwinder.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use crate::unwind::{FRAMES, Unwinder};
+
+pub(crate) type Seen = Vec<usize>;
+
+pub(crate) static UNWINDER: Unwinder<Seen> = Unwinder::new();
+
+static KEPT: LazyLock<Mutex<HashMap<Seen, &'static Seen>>> = LazyLock::new(Mutex::default);
+
+/// Each distinct stack once, for ever: what the crate does too.
+pub(crate) fn keep(addresses: &[usize]) -> Option<&'static Seen> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept.get(addresses) {
+        return Some(known);
+    }
+    let leaked: &'static Seen = Box::leak(Box::new(addresses.to_vec()));
+    kept.insert(addresses.to_vec(), leaked);
+    Some(leaked)
+}
+
+/// What came of the captures at one place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) compared: u64,
+    pub(crate) deepest: usize,
+    /// The fast walk said that it does not know; by reason.
+    pub(crate) unknown: BTreeMap<String, u64>,
+    pub(crate) wrong: u64,
+    pub(crate) example: Option<String>,
+}
+
+pub(crate) static COUNTS: Mutex<BTreeMap<&'static str, Count>> = Mutex::new(BTreeMap::new());
+
+/// The return addresses behind the function that calls this: those of the system.
+///
+/// `function` is that function's address; frames up to its own are left out.
+#[inline(always)]
+fn slow(function: usize) -> Seen {
+    let mut found = Vec::with_capacity(FRAMES);
+    let mut inside = true;
+    backtrace::trace(|frame| {
+        if inside {
+            inside = frame.symbol_address().addr() != function;
+        } else if !frame.ip().is_null() {
+            found.push(frame.ip().addr());
+        }
+        found.len() < FRAMES - 1
+    });
+    found
+}
+
+/// Captures here in each way that there is, and counts what is not the same.
+#[inline(never)]
+pub(crate) fn compare(place: &'static str) {
+    let site = place.as_ptr().addr();
+    let expected = slow(compare as fn(&'static str) as usize);
+    let mut answers = Vec::with_capacity(3);
+    // The second time there is a template.
+    for _ in 0..2 {
+        answers.push(match UNWINDER.capture(site, keep) {
+            Ok(found) => Ok(found.expect("everything is kept").clone()),
+            Err(unknown) => Err(unknown),
+        });
+    }
+    let mut walked = Vec::new();
+    answers.push(
+        UNWINDER
+            .addresses(|addresses| walked.extend(addresses))
+            .map(|()| walked),
+    );
+    let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = counts.entry(place).or_default();
+    for answer in answers {
+        count.compared += 1;
+        match answer {
+            // The first address lies in this function, at another call.
+            Ok(found) if found.get(1..) == Some(&expected) => {
+                count.deepest = count.deepest.max(found.len());
+            }
+            Ok(found) => {
+                count.wrong += 1;
+                count
+                    .example
+                    .get_or_insert_with(|| format!("found {found:x?}\nexpected {expected:x?}"));
+            }
+            Err(unknown) => *count.unknown.entry(format!("{unknown:?}")).or_default() += 1,
+        }
+    }
+}
