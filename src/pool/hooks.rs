@@ -19,9 +19,12 @@ use super::witness::{self, Server};
 use crate::monitor::Monitor;
 use crate::registry::PoolRecord;
 
+thread_local! {
+    /// What the poll of an acquire that runs on this thread has learned; `None` outside of any.
+    static LEARNING: Cell<Option<Learned>> = const { Cell::new(None) };
+}
+
 tokio::task_local! {
-    /// The backend of the connection that is being acquired here.
-    static BACKEND: Cell<Option<i64>>;
     /// The connection that returns here was settled by its guard.
     static PROVEN: ();
 }
@@ -29,16 +32,42 @@ tokio::task_local! {
 /// As long as a return may take where nothing else was said.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Acquires, and answers the backend that the hooks have learned.
-pub(super) async fn learning<T>(
-    acquire: impl Future<Output = Result<T, Error>>,
-) -> Result<(T, Option<i64>), Error> {
-    BACKEND
-        .scope(Cell::new(None), async {
-            let acquired = acquire.await?;
-            Ok((acquired, BACKEND.with(Cell::get)))
-        })
-        .await
+/// What hooks learn of the connection that is being acquired.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    backend: Option<i64>,
+}
+
+impl Learned {
+    /// Polls an acquire; what hooks learn in it is kept here.
+    pub(super) fn during<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        /// Also while a panic of a user's hook unwinds.
+        struct Restore(Option<Learned>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let _ = LEARNING.try_with(|cell| cell.set(self.0));
+            }
+        }
+        // A hook may acquire from another pool: its poll lies within this one.
+        let _restore = Restore(LEARNING.replace(Some(*self)));
+        let polled = poll();
+        if let Some(learned) = LEARNING.get() {
+            *self = learned;
+        }
+        polled
+    }
+
+    pub(super) fn backend(self) -> Option<i64> {
+        self.backend
+    }
+
+    /// Notes the backend for the acquire that is being polled, if there is one: the pool's own
+    /// maintenance opens connections too.
+    fn note(backend: Option<i64>) {
+        if LEARNING.get().is_some() {
+            LEARNING.set(Some(Learned { backend }));
+        }
+    }
 }
 
 /// Returns a connection that need not be settled.
@@ -100,7 +129,6 @@ impl<DB: Database> Hooks<DB> {
             before_acquire,
             after_release,
         } = self;
-        let identify = identify && DB::NAME != "SQLite";
         if identify {
             raw = raw.after_connect(move |conn, meta| {
                 let user = after_connect.clone();
@@ -175,8 +203,7 @@ fn is_too_many(told: &Told, base: u32) -> bool {
 
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
     let backend = witness::backend::<DB>(conn).await?;
-    // No task-local: the pool's own maintenance opened it.
-    let _ = BACKEND.try_with(|cell| cell.set(backend));
+    Learned::note(backend);
     Ok(())
 }
 

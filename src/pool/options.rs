@@ -302,16 +302,17 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
     fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
             monitor: self.monitor,
             return_limit: self.return_limit,
             unprepared: self.unprepared,
+            learns: self.own && identify,
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            let identify = self.identify && !self.unprepared;
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
             let base = (self.overflow > 0).then_some(base);
@@ -329,6 +330,8 @@ struct Watch {
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
     unprepared: bool,
+    /// Hooks of ours learn which backend a connection has.
+    learns: bool,
     told: Told,
 }
 
@@ -338,15 +341,18 @@ impl Watch {
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
         if let Some(limit) = self.return_limit {
-            pool.record.returns.set_limit(limit);
+            pool.record().returns.set_limit(limit);
         }
         if self.unprepared {
-            pool.record.set_unprepared();
+            pool.record().set_unprepared();
+        }
+        if self.learns {
+            pool.record().set_learns();
         }
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
             .told
-            .set((monitor.clone(), Arc::downgrade(&pool.record)));
+            .set((monitor.clone(), Arc::downgrade(pool.record())));
         pool
     }
 }
