@@ -1,7 +1,6 @@
 //! One capture beside the system's unwinder, from the same frame.
 //!
 //! Responsible for the comparison and the count. Not responsible for where it is done.
-#![allow(unsafe_code)] // A function's address is asked of the system's unwinder.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -94,4 +93,31 @@ pub(crate) fn compare(place: &'static str) {
             Err(unknown) => *count.unknown.entry(format!("{unknown:?}")).or_default() += 1,
         }
     }
+}
+
+/// How often to do something: that many times, or many times more in a long run.
+pub(crate) fn times(count: usize) -> usize {
+    let more = std::env::var("LEAKTRACE_SOAK").ok();
+    count * more.and_then(|value| value.parse().ok()).unwrap_or(1)
+}
+
+pub(crate) fn count(place: &'static str) -> Count {
+    let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = counts.get(place).cloned().unwrap_or_default();
+    drop(counts);
+    println!("{place}: {count:?}");
+    count
+}
+
+/// None may be wrong, none unknown, and there must have been that many.
+#[track_caller]
+pub(crate) fn all_found(place: &'static str, at_least: usize) -> Count {
+    let count = count(place);
+    let example = count.example.clone().unwrap_or_default();
+    assert_eq!(count.wrong, 0, "{place}: {example}");
+    assert!(count.unknown.is_empty(), "{place}: {:?}", count.unknown);
+    // Each comparison is of three captures.
+    let compared = count.compared / 3;
+    assert!(compared >= at_least as u64, "{place}: {compared}");
+    count
 }
