@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use crate::compare::{Seen, UNWINDER, keep, times};
 use crate::unwind::Unwinder;
 
-const SITE: usize = 0x5117e;
+const SITE: usize = 0x517e;
 
 type Capture = fn() -> &'static Seen;
 
@@ -35,7 +35,7 @@ fn line(capture: Capture) -> &'static Seen {
     black_box(capture())
 }
 
-/// Three callers whose frames look the same, and are not.
+/// Callers whose frames look the same, and are not.
 macro_rules! callers {
     ($($name:ident),*) => {
         $(#[inline(never)]
@@ -49,7 +49,17 @@ macro_rules! callers {
     };
 }
 
-callers!(first_caller, second_caller, third_caller);
+callers!(
+    first_caller,
+    second_caller,
+    third_caller,
+    fourth_caller,
+    fifth_caller,
+    sixth_caller,
+    seventh_caller,
+    eighth_caller,
+    ninth_caller
+);
 
 /// Which of them are on the stack, by the names of its addresses.
 fn names(seen: &Seen) -> Vec<usize> {
@@ -65,7 +75,7 @@ fn names(seen: &Seen) -> Vec<usize> {
 }
 
 /// How many stacks there were, and how many had the name of another caller or none.
-fn mix(capture: Capture, turns: usize) -> (u64, u64) {
+fn mix(capture: Capture, callers: usize, turns: usize) -> (u64, u64) {
     const TASKS: usize = 8;
     let taken = AtomicU64::new(0);
     let mut wrong = 0;
@@ -78,7 +88,7 @@ fn mix(capture: Capture, turns: usize) -> (u64, u64) {
             tokio::spawn(async move {
                 let mut seen: Vec<(usize, &'static Seen)> = Vec::new();
                 for turn in 0..turns / TASKS {
-                    let who = (turn * 7 + task) % 3;
+                    let who = (turn * 7 + task) % callers;
                     let stack = CALLERS[who].1(capture);
                     let this = |seen: &(usize, &'static Seen)| {
                         seen.0 == who && std::ptr::eq(seen.1, stack)
@@ -116,13 +126,22 @@ fn mix(capture: Capture, turns: usize) -> (u64, u64) {
 
 #[test]
 fn each_of_three_callers_of_one_line_has_its_own_stack() {
-    let (taken, wrong) = mix(checked, times(100_000));
+    let (taken, wrong) = mix(checked, 3, times(100_000));
     assert!(taken >= 100_000, "{taken}");
+    assert_eq!(wrong, 0);
+}
+
+/// More of them than templates are kept of one site and depth: they are replaced all the time, while
+/// others read them.
+#[test]
+fn each_of_too_many_callers_has_its_own_stack() {
+    let (taken, wrong) = mix(checked, CALLERS.len(), times(100_000));
+    assert!(taken >= 99_000, "{taken}");
     assert_eq!(wrong, 0);
 }
 
 #[test]
 fn a_template_that_is_not_checked_would_be_noticed() {
-    let (_, wrong) = mix(believed, 800);
+    let (_, wrong) = mix(believed, 3, 800);
     assert!(wrong > 0);
 }

@@ -2,6 +2,7 @@
 //!
 //! Responsible for the comparison and the count. Not responsible for where it is done.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub(crate) fn keep(addresses: &[usize]) -> Option<&'static Seen> {
 pub(crate) struct Count {
     pub(crate) compared: u64,
     pub(crate) deepest: usize,
+    /// A template was enough.
+    pub(crate) recognised: u64,
     /// The fast walk said that it does not know; by reason.
     pub(crate) unknown: BTreeMap<String, u64>,
     pub(crate) wrong: u64,
@@ -62,13 +65,16 @@ pub(crate) fn compare(place: &'static str) {
     let site = place.as_ptr().addr();
     let expected = slow(compare as fn(&'static str) as usize);
     let mut answers = Vec::with_capacity(3);
+    let walks = Cell::new(0);
     // The second time there is a template.
     for _ in 0..2 {
-        answers.push(match UNWINDER.capture(site, keep) {
-            Ok(found) => Ok(found.expect("everything is kept").clone()),
-            Err(unknown) => Err(unknown),
+        let found = UNWINDER.capture(site, |addresses| {
+            walks.set(walks.get() + 1);
+            keep(addresses)
         });
+        answers.push(found.map(|found| found.expect("everything is kept").clone()));
     }
+    let recognised = answers.iter().filter(|answer| answer.is_ok()).count() - walks.get();
     let mut walked = Vec::new();
     answers.push(
         UNWINDER
@@ -77,6 +83,7 @@ pub(crate) fn compare(place: &'static str) {
     );
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let count = counts.entry(place).or_default();
+    count.recognised += recognised as u64;
     for answer in answers {
         count.compared += 1;
         match answer {
@@ -119,5 +126,7 @@ pub(crate) fn all_found(place: &'static str, at_least: usize) -> Count {
     // Each comparison is of three captures.
     let compared = count.compared / 3;
     assert!(compared >= at_least as u64, "{place}: {compared}");
+    // Otherwise templates were not compared at all.
+    assert!(count.recognised >= compared / 2, "{place}: {count:?}");
     count
 }

@@ -56,6 +56,9 @@ mod template;
 mod thread;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use self::modules::Loader;
