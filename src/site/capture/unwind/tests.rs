@@ -1,4 +1,4 @@
-//! Tables, sound and corrupt, of both processors; the table of rules.
+//! Unwind tables, sound and corrupt, of both processors.
 //!
 //! Responsible for what needs no stack. The walk of real stacks is compared with the system's unwinder
 //! by tests/capture.
@@ -9,7 +9,6 @@ use proptest::prelude::*;
 
 use super::arch::{Aarch64, Arch, X86_64};
 use super::rule::{Bytes, Rule, compute};
-use super::table::Rules;
 use super::thread::Registers;
 use super::walk::{Lost, Trail, walk};
 
@@ -319,23 +318,6 @@ proptest! {
         }
         ask_everywhere::<X86_64>(&Tables { header, frame });
     }
-
-    #[test]
-    fn whatever_a_rule_holds_is_found_again(addresses in prop::collection::vec(any::<u64>(), 1..64)) {
-        let rules = Box::new(Rules::new());
-        let rule = x86_64().rule::<X86_64>(0x06);
-        for &address in &addresses {
-            let address = address as usize >> 17;
-            assert_ne!(rules.get(address), Some(rule));
-            rules.insert(address, rule);
-            assert_eq!(rules.get(address), Some(rule));
-            rules.insert(address, Rule::END);
-            assert_eq!(rules.get(address), Some(Rule::END));
-            assert_eq!(rules.get(address ^ 1 << 46), None);
-            rules.clear();
-            assert_eq!(rules.get(address), None);
-        }
-    }
 }
 
 /// The tables of this very program, which has functions of every kind: each sound entry is read, and
@@ -397,35 +379,4 @@ fn the_tables_of_a_real_program_are_read_sound_and_corrupt() {
     assert!(taken < Duration::from_secs(120), "{taken:?}");
     // The first byte of a function: its frame is the return address alone.
     assert!(known > CASES * 9 / 10, "{known}");
-}
-
-#[test]
-fn a_full_set_forgets_an_older_rule_and_never_mixes_two() {
-    let rules = Box::new(Rules::new());
-    let tables = x86_64();
-    let of = |turn: usize| tables.rule::<X86_64>([0x01, 0x02, 0x06, 0x30][turn % 4]);
-    for turn in 0..200_000usize {
-        // Not a multiple of anything that the sets are.
-        rules.insert(TEXT + turn * 13, of(turn));
-    }
-    let mut found = 0;
-    for turn in 0..200_000usize {
-        if let Some(rule) = rules.get(TEXT + turn * 13) {
-            assert_eq!(rule, of(turn));
-            found += 1;
-        }
-    }
-    assert!((10_000..=16_384).contains(&found), "{found}");
-}
-
-#[test]
-fn addresses_that_no_process_has_are_unknown() {
-    let rules = Box::new(Rules::new());
-    for address in [usize::MAX, 1 << 47, 1 << 63] {
-        rules.insert(address, Rule::END);
-        assert_eq!(rules.get(address), Some(Rule::UNKNOWN));
-    }
-    // An empty entry looks like the rule of a low address.
-    assert_eq!(rules.get(0), None);
-    assert_eq!(rules.get(1), None);
 }
