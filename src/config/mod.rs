@@ -120,6 +120,7 @@ pub struct Config {
     report_interval: Duration,
     grace: Duration,
     strict: bool,
+    witness: bool,
 }
 
 impl Default for Config {
@@ -133,6 +134,7 @@ impl Default for Config {
             report_interval: Duration::from_secs(60),
             grace: Duration::from_secs(1),
             strict: false,
+            witness: true,
         }
     }
 }
@@ -243,6 +245,17 @@ impl Config {
         self
     }
 
+    /// Sets whether the database server may be asked, over a connection beside the pool, what it knows
+    /// of a holder that is about to be reported. Default: true.
+    ///
+    /// # Cost
+    /// At most one connection per pool every 5 s, for less than a second, and only when something is
+    /// about to be said; two the first time. See `docs/guide.md`.
+    pub fn witness(mut self, witness: bool) -> Self {
+        self.witness = witness;
+        self
+    }
+
     /// How much is recorded.
     pub fn get_detail(&self) -> Detail {
         self.detail
@@ -276,6 +289,11 @@ impl Config {
     /// How long after the end of its request a holder may stay out.
     pub fn get_grace(&self) -> Duration {
         self.grace
+    }
+
+    /// Whether the server may be asked about holders.
+    pub fn get_witness(&self) -> bool {
+        self.witness
     }
 
     /// Whether mistakes are errors.

@@ -84,6 +84,14 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "A nested checkout and a commit that saved nothing become errors; for tests.",
         set: |config, value| parse_bool(value).map(|v| config.strict = v),
     },
+    Variable {
+        name: "DB_LEAK_WITNESS",
+        values: "true, 1, on, yes | false, 0, off, no",
+        default: "true",
+        meaning: "The server may be asked, over a connection beside the pool, what a reported holder \
+                  does and who blocks it.",
+        set: |config, value| parse_bool(value).map(|v| config.witness = v),
+    },
 ];
 
 fn parse_bool(value: &str) -> Option<bool> {

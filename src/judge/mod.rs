@@ -10,7 +10,7 @@ mod waits;
 mod words;
 
 pub(crate) use self::deadlock::{Stuck, stuck};
-pub(crate) use self::holds::{Claim, holds};
+pub(crate) use self::holds::{Claim, due_in, holds};
 #[cfg(test)]
 pub(crate) use self::remedy::tests::holder as a_young_holder;
 #[cfg(test)]

@@ -1,14 +1,18 @@
-//! The findings about an exhaustion.
+//! The findings about an exhaustion, from what was seen and what can be asked.
 //!
-//! Responsible for putting together what was seen when a pool failed somebody, or was about to. Not
-//! responsible for noticing it or for when to say so (`exhaustion`).
+//! Responsible for asking the server where that tells more, with a limit, and for saying the finding
+//! on any path. Not responsible for noticing that a pool is exhausted or for when to say so: see
+//! `exhaustion`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{span, time_of_day};
+use super::Monitor;
+use super::witness::is_worth_asking;
+use crate::clock::{Moment, span, time_of_day};
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Evidence, causes};
-use crate::registry::{PoolInfo, Snapshot, Waiter};
+use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
+use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Repeats, Stage};
 
 /// A finding to be made, with all that it needs.
@@ -20,6 +24,91 @@ pub(super) struct Alarm {
     pub(super) evidence: Evidence,
     /// Whose acquire failed, or who gave up.
     pub(super) failed: Option<Waiter>,
+}
+
+/// An alarm that is said on any path, also when the runtime drops the task that completes it.
+struct Unsaid {
+    monitor: Monitor,
+    alarm: Option<Alarm>,
+}
+
+impl Drop for Unsaid {
+    fn drop(&mut self) {
+        if let Some(alarm) = self.alarm.take() {
+            self.monitor.0.reporter.say(finding(alarm));
+        }
+    }
+}
+
+impl Monitor {
+    /// Makes the finding, after an attempt to connect and a question to the server where those may
+    /// tell more.
+    pub(super) fn alarm(&self, record: &Arc<PoolRecord>, alarm: Alarm) {
+        /// With the time until an exhaustion is noticed, less than a client's patience.
+        const PATIENCE: Duration = Duration::from_millis(400);
+        self.escalate();
+        let evidence = &alarm.evidence;
+        let may_tell_more = evidence.stalled.is_none();
+        let connects = may_tell_more
+            && suspects_connecting(&alarm.pool)
+            && evidence.connecting == Connecting::NotTried;
+        let of_pool = |holder: &&Holder| holder.pool_id == record.id;
+        let mut holders = alarm.snapshot.holders.iter().filter(of_pool);
+        let asks = may_tell_more && holders.any(is_worth_asking);
+        let mut unsaid = Unsaid {
+            monitor: self.clone(),
+            alarm: Some(alarm),
+        };
+        let Some(runtime) = record.runtime().filter(|_| connects || asks) else {
+            return;
+        };
+        let now = Moment::now();
+        let question = match &unsaid.alarm {
+            Some(alarm) if asks => self.question(record, &alarm.snapshot, now),
+            _ => None,
+        };
+        if question.is_none() && !connects {
+            return;
+        }
+        // In a task of its own: the finding does not wait for all of it.
+        let question = question.map(|question| runtime.spawn(question));
+        let record = Arc::clone(record);
+        let interval = self.0.config.get_report_interval();
+        runtime.spawn(async move {
+            if let Some(question) = question {
+                let _ = tokio::time::timeout(PATIENCE, question).await;
+                if let Some(alarm) = &mut unsaid.alarm {
+                    unsaid.monitor.hear(alarm);
+                }
+            }
+            if !connects {
+                return;
+            }
+            let answer = record.attempt(interval).await;
+            if let Some(alarm) = &mut unsaid.alarm {
+                alarm.evidence.connecting = match answer {
+                    Ok(()) => Connecting::Works,
+                    Err(error) => Connecting::Fails(error),
+                };
+            }
+        });
+    }
+
+    /// Joins to an alarm what the server has said since. A deadlock that was suspected is one, or is
+    /// none, by its word.
+    fn hear(&self, alarm: &mut Alarm) {
+        let holders = &mut alarm.snapshot.holders;
+        self.0.registry.join_testimonies(holders, Moment::now());
+        if let Some(deadlock) = &mut alarm.evidence.deadlock
+            && !deadlock.is_certain
+        {
+            let stuck = stuck(&alarm.snapshot);
+            deadlock.is_certain = stuck.certain.contains(&alarm.pool.id);
+            if !deadlock.is_certain && !stuck.suspected.contains(&alarm.pool.id) {
+                alarm.evidence.deadlock = None;
+            }
+        }
+    }
 }
 
 pub(super) fn finding(alarm: Alarm) -> Finding {

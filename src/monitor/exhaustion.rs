@@ -10,14 +10,15 @@ use std::time::Duration;
 use tracing::{Level, event};
 
 use super::Monitor;
-use super::alarm::{Alarm, ended, finding, headline, repeated};
+use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
+use super::witness::is_worth_asking;
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
-use crate::judge::{Connecting, causes, stuck, suspects_connecting};
-use crate::registry::{PoolRecord, Snapshot, Waiter};
+use crate::judge::{Connecting, causes, stuck};
+use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
 /// As long a wait without any cause is looked at again before it is said.
@@ -28,20 +29,6 @@ const UNEXPLAINED: Duration = Duration::from_millis(250);
 pub(super) struct Exhaustion {
     episodes: Episodes,
     looks: Looks,
-}
-
-/// An alarm that is said on any path, also when the runtime drops the task that completes it.
-struct Unsaid {
-    monitor: Monitor,
-    alarm: Option<Alarm>,
-}
-
-impl Drop for Unsaid {
-    fn drop(&mut self) {
-        if let Some(alarm) = self.alarm.take() {
-            self.monitor.0.reporter.say(finding(alarm));
-        }
-    }
 }
 
 impl Monitor {
@@ -94,9 +81,25 @@ impl Monitor {
             let deadlock = state
                 .looks
                 .deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
+            // Before it is due, so that what the server says is there by then.
+            let is_suspected = stuck.suspected.contains(&pool.id);
+            let may_be_due = waited * 4 > wait * 3;
+            if (is_suspected && waited * 2 > patience(timeout)) || may_be_due {
+                let of_pool = |holder: &Holder| holder.pool_id == pool.id;
+                let mut holders = snapshot.holders.iter().filter(|holder| of_pool(holder));
+                if holders.any(is_worth_asking) {
+                    self.have_asked(&record, snapshot, now);
+                }
+            }
+            let may_be_heard =
+                is_suspected && waited * 4 < timeout * 3 && self.is_asking(pool.id, now);
+            if may_be_heard && deadlock.is_some_and(|deadlock| !deadlock.is_certain) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             // It may prove to be one before long.
             let may_be = deadlock.is_none()
-                && stuck.certain.contains(&pool.id)
+                && (stuck.certain.contains(&pool.id) || may_be_heard)
                 && waited < wait + patience(timeout);
             let is_due = waited > wait || left.is_some();
             if deadlock.is_none() && (!is_due || (may_be && left.is_none())) {
@@ -299,35 +302,8 @@ impl Monitor {
         !self.0.exhaustion.lock().episodes.is_empty()
     }
 
-    /// Makes the finding, after an attempt to connect where that may tell more.
-    fn alarm(&self, record: &Arc<PoolRecord>, alarm: Alarm) {
-        self.escalate();
-        let evidence = &alarm.evidence;
-        let may_tell_more = suspects_connecting(&alarm.pool)
-            && evidence.connecting == Connecting::NotTried
-            && evidence.stalled.is_none();
-        let mut unsaid = Unsaid {
-            monitor: self.clone(),
-            alarm: Some(alarm),
-        };
-        let Some(runtime) = record.runtime().filter(|_| may_tell_more) else {
-            return;
-        };
-        let record = Arc::clone(record);
-        let interval = self.0.config.get_report_interval();
-        runtime.spawn(async move {
-            let answer = record.attempt(interval).await;
-            if let Some(alarm) = &mut unsaid.alarm {
-                alarm.evidence.connecting = match answer {
-                    Ok(()) => Connecting::Works,
-                    Err(error) => Connecting::Fails(error),
-                };
-            }
-        });
-    }
-
     /// Raises the detail for a while: the incident instruments itself.
-    fn escalate(&self) {
+    pub(super) fn escalate(&self) {
         let Some(time) = self.0.config.get_escalate() else {
             return;
         };

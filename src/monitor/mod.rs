@@ -11,6 +11,7 @@ mod looks;
 mod requests;
 mod scan;
 mod stall;
+mod witness;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use dashmap::DashMap;
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
+use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
@@ -69,6 +71,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
 }
 
@@ -130,6 +133,7 @@ impl Monitor {
             cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            questions: Mutex::default(),
             suspects: Mutex::default(),
         }))
     }

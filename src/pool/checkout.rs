@@ -25,6 +25,9 @@ impl<DB: Database> Checkout<DB> {
         lease: Lease,
         backend: Option<i64>,
     ) -> Self {
+        if let Some(backend) = backend {
+            lease.cell().on_backend(backend);
+        }
         Self {
             raw: Some(raw),
             lease,

@@ -84,6 +84,11 @@ impl<DB: Database> Conn<DB> {
         Arc::clone(cell)
     }
 
+    /// Whether its statements are to leave no name on the server.
+    pub(super) fn is_unprepared(&self) -> bool {
+        self.cell().pool.is_unprepared()
+    }
+
     pub(super) fn monitor(&self) -> &Monitor {
         &self.monitor
     }

@@ -17,6 +17,7 @@ mod probe;
 mod seen;
 mod strict;
 mod transaction;
+mod unprepared;
 mod watch;
 mod way_back;
 mod witness;

@@ -46,6 +46,7 @@ pub struct PoolOptions<DB: Database> {
     /// what may be there.
     own: bool,
     identify: bool,
+    unprepared: bool,
     return_limit: Option<Duration>,
 }
 
@@ -79,6 +80,27 @@ impl<DB: Database> PoolOptions<DB> {
     /// on SQLite, and nothing at reuse with `test_before_acquire(false)`.
     pub fn identify_backends(mut self, identify: bool) -> Self {
         self.identify = identify;
+        self
+    }
+
+    /// Sets whether statements are prepared under a name and kept. Default: true.
+    ///
+    /// `false` is for poolers that lend a server for one transaction at a time, such as PgBouncer in
+    /// transaction mode, and for them alone. sqlx's own `persistent(false)` is not enough there: on
+    /// PostgreSQL it sends a statement in two steps, between which the pooler gives the server to
+    /// somebody else, whose statement is then run in place of yours, without an error.
+    ///
+    /// So statements leave no name, and on PostgreSQL one with arguments outside of a transaction is
+    /// put into one of its own. A result stream that is dropped before its end is then rolled back.
+    /// `VACUUM` and its like need `sqlx::raw_sql`. `prepare` and `describe` are refused. Raw loans
+    /// (`&mut PgConnection`) are not seen: use them inside of a transaction, with
+    /// `persistent(false)`. The backend is not learned, as with
+    /// [`identify_backends(false)`](Self::identify_backends): the next transaction has another.
+    ///
+    /// # Cost
+    /// Two round trips more for a statement outside of a transaction, and each is planned anew.
+    pub fn prepared_statements(mut self, prepared: bool) -> Self {
+        self.unprepared = !prepared;
         self
     }
 
@@ -269,11 +291,13 @@ impl<DB: Database> PoolOptions<DB> {
             name: self.name,
             monitor: self.monitor,
             return_limit: self.return_limit,
+            unprepared: self.unprepared,
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            self.hooks.install(self.raw, self.identify, told)
+            let identify = self.identify && !self.unprepared;
+            self.hooks.install(self.raw, identify, told)
         } else {
             self.raw
         };
@@ -286,6 +310,7 @@ struct Watch {
     name: Option<String>,
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
+    unprepared: bool,
     told: Told,
 }
 
@@ -296,6 +321,9 @@ impl Watch {
         let pool = monitor.watch(name, pool);
         if let Some(limit) = self.return_limit {
             pool.record.returns.set_limit(limit);
+        }
+        if self.unprepared {
+            pool.record.set_unprepared();
         }
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
@@ -316,6 +344,7 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             hooks: Hooks::default(),
             own: false,
             identify: true,
+            unprepared: false,
             return_limit: None,
         }
     }
@@ -336,6 +365,7 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             hooks: self.hooks.clone(),
             own: self.own,
             identify: self.identify,
+            unprepared: self.unprepared,
             return_limit: self.return_limit,
         }
     }

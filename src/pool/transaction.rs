@@ -125,12 +125,6 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     }
 
     /// For the executor: a statement follows whose line is not known.
-    #[cfg(any(
-        feature = "postgres",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "any"
-    ))]
     pub(super) fn executor(&mut self) -> &mut Conn<DB> {
         &mut self.conn
     }

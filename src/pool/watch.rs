@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Database};
 
 use super::{Pool, witness};
 use crate::monitor::Monitor;
-use crate::registry::{Attempt, Gauges, Policy, PoolRecord, Word};
+use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
 use crate::site::{sql::Dialect, text};
 
 impl Monitor {
@@ -68,6 +68,10 @@ pub(super) struct SqlxGauges<DB: Database>(pub(super) sqlx::Pool<DB>);
 impl<DB: Database> Gauges for SqlxGauges<DB> {
     fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
         Box::pin(witness::ask(self.0.clone(), backend, may_cancel))
+    }
+
+    fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {
+        Box::pin(witness::testify(self.0.clone(), question))
     }
 
     fn identity(&self) -> usize {

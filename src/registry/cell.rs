@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::scope::Scope;
 use crate::site::{CallSite, SqlText, Stack, sql::Verb};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// What is kept of a checkout while it lives.
 ///
@@ -34,6 +34,8 @@ pub(crate) struct Cell {
     owner: Owner,
     span: Option<SpanInfo>,
     live: Mutex<Live>,
+    /// The server's name of the connection's backend; zero where it was not learned.
+    backend: AtomicI64,
     /// A nested begin was cut or refused, and rolled the outer transaction back: whatever runs now
     /// would run in autocommit. Here, because a begin that is in flight has lent everything else.
     doomed: AtomicBool,
@@ -140,6 +142,7 @@ impl Cell {
             task,
             owner,
             span,
+            backend: AtomicI64::new(0),
             doomed: AtomicBool::new(false),
             live: Mutex::new(Live {
                 borrowed_by: None,
@@ -166,6 +169,11 @@ impl Cell {
     /// The guard was borrowed mutably: if a statement follows, it came from here.
     pub(crate) fn borrowed(&self, by: CallSite) {
         self.live.lock().borrowed_by = Some(by);
+    }
+
+    /// Where the guard was borrowed for the use that follows.
+    pub(crate) fn borrower(&self) -> Option<CallSite> {
+        self.live.lock().borrowed_by
     }
 
     /// The raw connection was lent out: nothing is seen from here on.
@@ -309,6 +317,11 @@ impl Cell {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.live.lock().phase = phase;
+    }
+
+    /// The backend of the connection was learned when it was acquired.
+    pub(crate) fn on_backend(&self, backend: i64) {
+        self.backend.store(backend, Ordering::Relaxed);
     }
 
     pub(crate) fn doom(&self, doomed: bool) {

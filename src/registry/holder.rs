@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::testimony::Testimony;
 use crate::scope::Scope;
 use crate::site::{Location, Stack, text};
 
@@ -66,16 +67,6 @@ pub enum Activity {
         /// When it was lent.
         since: SystemTime,
     },
-}
-
-impl Activity {
-    pub(crate) fn since(self) -> SystemTime {
-        match self {
-            Activity::InFlight { since }
-            | Activity::Idle { since }
-            | Activity::Unknown { since } => since,
-        }
-    }
 }
 
 impl fmt::Display for Activity {
@@ -267,6 +258,11 @@ pub struct Holder {
     pub activity_for: Duration,
     /// Whether a transaction is known to be open.
     pub in_transaction: bool,
+    /// The server's name of its backend, PostgreSQL's pid or MariaDB's connection id. `None` where
+    /// it was not learned: only [`PoolOptions::new`](crate::PoolOptions::new) asks for it.
+    pub backend: Option<i64>,
+    /// What the server said of that backend, when it was asked and nothing was seen since.
+    pub server: Option<Testimony>,
     /// Where it is on its way.
     pub phase: Phase,
     /// The request or job it serves.
@@ -288,6 +284,12 @@ pub struct Holder {
     /// Never reported for being old.
     pub unreported: bool,
 
+    /// Lent out as a raw connection: an activity is then by the server's word.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) lent: bool,
+    /// Since when nothing else was seen of it.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) seen_since: SystemTime,
     /// Rows were handed over and no more have been asked for.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) parked: bool,
@@ -330,6 +332,54 @@ impl Holder {
             Activity::Idle { .. } => true,
             Activity::InFlight { .. } => self.parked,
             Activity::Unknown { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Holder {
+    /// A young, harmless holder, to be changed by a test.
+    pub(crate) fn harmless() -> Self {
+        let since = SystemTime::UNIX_EPOCH;
+        Self {
+            id: HolderId(1),
+            pool: "orders".into(),
+            kind: HolderKind::Connection,
+            label: None,
+            acquired_at: since,
+            held_for: Duration::ZERO,
+            waited_for: Duration::ZERO,
+            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
+            stack: None,
+            last_used_at: None,
+            last_used_by: None,
+            last_sql: None,
+            uses: 0,
+            activity: Activity::Idle { since },
+            activity_for: Duration::ZERO,
+            in_transaction: false,
+            backend: None,
+            server: None,
+            phase: Phase::Held,
+            scope: None,
+            cut: None,
+            task_id: None,
+            span: None,
+            overdue: false,
+            threshold: Duration::from_secs(10),
+            unreported: false,
+            lent: false,
+            seen_since: since,
+            parked: false,
+            rows: 0,
+            running_for: Duration::ZERO,
+            activity_running_for: Duration::ZERO,
+            pool_id: 1,
+            idle_limit: None,
+            scope_ended_for: None,
+            grace: Duration::from_secs(1),
+            owner: None,
+            polled_ago: None,
         }
     }
 }

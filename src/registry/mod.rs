@@ -17,6 +17,7 @@ mod lease;
 mod pool;
 mod returns;
 mod snapshot;
+mod testimony;
 mod totals;
 mod waiter;
 
@@ -34,6 +35,9 @@ pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse}
 pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::returns::{Done, Returning, Stuck, Word};
 pub(crate) use self::snapshot::{Limits, Snapshot};
+use self::testimony::Testimonies;
+pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
+pub use self::testimony::{Blocker, ServerState, Testimony};
 pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;
@@ -55,6 +59,7 @@ pub(crate) struct Registry {
     /// Waiters that gave up since the last scan: what they waited for may be worth saying.
     gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
+    testimonies: Testimonies,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
     shortest: AtomicU64,
@@ -71,6 +76,7 @@ impl Registry {
             ended: Mutex::new(Vec::new()),
             gave_up: Mutex::default(),
             totals: Totals::new(),
+            testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
             stacks: Stacks::new(),

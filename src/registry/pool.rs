@@ -10,6 +10,7 @@ use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
 use super::returns::{Returns, Stuck, Word};
+use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
 use crate::sync::Mutex;
@@ -28,6 +29,9 @@ pub(crate) trait Gauges: Send + Sync {
     /// Asks the server over a connection beside the pool about the backend of a connection that does
     /// not come back, and cancels what runs there, if it may. The caller limits the time.
     fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word>;
+    /// Asks the server over a connection beside the pool what these backends do; changes nothing.
+    /// Limits its time itself.
+    fn testify(&self, question: Question) -> BoxFuture<'static, Answer>;
 }
 
 /// An attempt to connect: the server's own words when it fails.
@@ -61,6 +65,8 @@ pub(crate) struct PoolRecord {
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
+    /// Its statements leave no name on the server.
+    unprepared: AtomicBool,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -95,6 +101,11 @@ pub(crate) enum Pulse {
     Late(Duration),
 }
 
+impl Pulse {
+    /// Above what a busy machine takes to schedule a task.
+    pub(crate) const LATE: Duration = Duration::from_millis(750);
+}
+
 /// Says that the probe ran, also when the runtime drops it at its end.
 struct Ran(Arc<AtomicBool>);
 
@@ -115,6 +126,7 @@ impl PoolRecord {
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
+            unprepared: AtomicBool::new(false),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -124,6 +136,14 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_unprepared(&self) {
+        self.unprepared.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unprepared(&self) -> bool {
+        self.unprepared.load(Ordering::Relaxed)
     }
 
     pub(super) fn identity(&self) -> usize {
@@ -147,8 +167,6 @@ impl PoolRecord {
 
     /// Looks at the latest probe of the runtime, and sends the next one if that has run.
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
-        /// Above what a busy machine takes to schedule a task.
-        const LATE: Duration = Duration::from_millis(750);
         /// An older answer says nothing of now.
         const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
@@ -160,7 +178,9 @@ impl PoolRecord {
                 probe.answered = Some(*sent);
                 probe.sent = None;
             }
-            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            Some((sent, _)) if now.since(*sent) >= Pulse::LATE => {
+                return Pulse::Late(now.since(*sent));
+            }
             _ => {}
         }
         let asked_for = match &probe.sent {
@@ -245,6 +265,11 @@ impl PoolRecord {
     /// Asks the server whether something runs on that backend; cancels nothing.
     pub(crate) fn is_running(&self, backend: Option<i64>) -> BoxFuture<'static, Word> {
         self.gauges.ask(backend, false)
+    }
+
+    /// Asks the server what these backends do; changes nothing.
+    pub(crate) fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {
+        self.gauges.testify(question)
     }
 
     /// Acts on returns that are beyond their limit; answers what is to be told, and when to look

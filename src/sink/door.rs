@@ -4,6 +4,8 @@
 //! what it lets through, and closes a finding when its holders are back. Pure: it is given the time.
 //! Not responsible for output.
 
+mod news;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 
 use super::capture::{self, Addresses};
+use super::naming::Naming;
 use super::{Location, text};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -167,6 +168,7 @@ impl Stacks {
 const TASK_BOTTOM: &str = "tokio::runtime::task::harness";
 
 fn name(addresses: &[usize]) -> Box<[Frame]> {
+    let _naming = Naming::begins();
     let mut frames: Vec<Frame> = Vec::new();
     let mut bottom = false;
     for &address in addresses {

@@ -10,6 +10,7 @@ use crate::registry::holder::{Activity, Holder, HolderId, Phase, ScopeInfo};
 use crate::registry::snapshot::Limits;
 use crate::scope::Scope;
 use crate::site::{Location, text};
+use crate::sync::atomic::Ordering;
 
 impl Cell {
     /// The copy that readers get.
@@ -46,6 +47,11 @@ impl Cell {
             },
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
+            backend: match self.backend.load(Ordering::Relaxed) {
+                0 => None,
+                backend => Some(backend),
+            },
+            server: None,
             phase: live.phase,
             scope: self.scope.as_ref().map(ScopeInfo::of),
             cut: live.cut,
@@ -54,6 +60,8 @@ impl Cell {
             overdue: live.phase == Phase::Held && running_for > threshold,
             threshold,
             unreported: self.policy.unreported,
+            lent: live.doing == Doing::Unknown,
+            seen_since: since,
             parked: live.parked,
             rows: live.rows,
             running_for,
