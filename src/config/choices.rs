@@ -25,7 +25,7 @@ pub enum Detail {
 }
 
 impl Detail {
-    const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
+    pub(super) const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
 
     pub(crate) fn from_index(index: u8) -> Self {
         Self::ALL

@@ -7,6 +7,7 @@
 mod choices;
 mod variables;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -235,13 +236,14 @@ pub(crate) fn from_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A setting that cannot be read: which, its value, and what is allowed.
+/// A setting that cannot be read or used: which, its value, and what is allowed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}={value:?} cannot be read; allowed: {allowed}")]
+#[error("{variable}={value:?} cannot be {verb}; allowed: {allowed}")]
 pub struct ConfigError {
-    variable: &'static str,
+    variable: Cow<'static, str>,
     value: String,
-    allowed: &'static str,
+    allowed: Cow<'static, str>,
+    verb: &'static str,
 }
 
 impl fmt::Debug for ConfigError {
@@ -252,28 +254,54 @@ impl fmt::Debug for ConfigError {
 }
 
 impl ConfigError {
-    fn new(variable: &'static str, value: &str, allowed: &'static str) -> Self {
+    /// A value that cannot be read, also of a setting of your own. It is shown: no secrets.
+    ///
+    /// ```
+    /// let error = leaktrace::ConfigError::new("PORT", "http", "a number up to 65535");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     r#"PORT="http" cannot be read; allowed: a number up to 65535"#
+    /// );
+    /// ```
+    pub fn new(
+        variable: impl Into<Cow<'static, str>>,
+        value: &str,
+        allowed: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
-            variable,
+            variable: variable.into(),
             // A value pasted into the wrong variable may be long.
             value: value.chars().take(100).collect(),
-            allowed,
+            allowed: allowed.into(),
+            verb: "read",
+        }
+    }
+
+    /// A value that can be read and contradicts another setting; `allowed` names that one.
+    pub fn contradiction(
+        variable: impl Into<Cow<'static, str>>,
+        value: &str,
+        allowed: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            verb: "used",
+            ..Self::new(variable, value, allowed)
         }
     }
 
     /// The variable or setting that is wrong.
     pub fn variable(&self) -> &str {
-        self.variable
+        &self.variable
     }
 
-    /// The value that cannot be read.
+    /// The value that cannot be read or used.
     pub fn value(&self) -> &str {
         &self.value
     }
 
     /// What it may be set to.
     pub fn allowed(&self) -> &str {
-        self.allowed
+        &self.allowed
     }
 }
 

@@ -30,7 +30,7 @@ use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
-    Snapshot, SpanInfo, Waiter, Waiting,
+    Slots, Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
 use crate::scope::{Counters, Scope};
@@ -289,7 +289,7 @@ impl Monitor {
     /// Registers a checkout. What is recorded of it depends on the detail.
     pub(crate) fn lease(
         &self,
-        pool: &Arc<PoolRecord>,
+        slots: Arc<Slots>,
         kind: HolderKind,
         policy: Policy,
         acquired_by: Option<CallSite>,
@@ -298,7 +298,6 @@ impl Monitor {
         let detail = self.detail();
         let known = detail != Detail::Off;
         let begun = Begun {
-            pool: Arc::clone(pool),
             kind,
             policy,
             waited,
@@ -310,7 +309,7 @@ impl Monitor {
             task: known.then(tokio::task::try_id).flatten(),
             span: known.then(current_span).flatten(),
         };
-        let lease = self.0.registry.lease(begun, known);
+        let lease = self.0.registry.lease(slots, begun, known);
         if known {
             self.0.watchdog.wake();
         }

@@ -28,10 +28,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !monitor.has_suspects()
-        && !registry
-            .pools()
-            .iter()
-            .any(|pool| pool.is_closing() || !pool.returns.is_empty())
+        && !registry.pools().iter().any(|pool| pool.is_closing())
     {
         let now = Moment::now();
         let is_used_raw = registry

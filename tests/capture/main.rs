@@ -18,5 +18,8 @@
 #[path = "../../src/site/capture/unwind/mod.rs"]
 mod unwind;
 
+mod callers;
 mod compare;
+mod foreign;
+mod libraries;
 mod soak;

@@ -210,3 +210,26 @@ fn each_module(visit: &mut dyn FnMut(&Module<'_>) -> bool) {
         libc::dl_iterate_phdr(Some(callback), (&raw mut visit).cast());
     }
 }
+
+/// Copies of the tables of this program: the header with its address, and the segment that has the
+/// table itself.
+#[cfg(test)]
+pub(super) fn tables_of_program() -> Option<((usize, Vec<u8>), Vec<u8>, usize)> {
+    let mut copies = None;
+    each_module(&mut |module| {
+        let header = module
+            .headers
+            .iter()
+            .find(|header| header.p_type == libc::PT_GNU_EH_FRAME);
+        let Some((from, to)) = header.and_then(|header| module.span(header)) else {
+            return false;
+        };
+        copies = module.bytes(from).map(|segment| {
+            let offset = from - segment.address;
+            let header = segment.bytes[offset..][..to - from].to_vec();
+            ((from, header), segment.bytes.to_vec(), segment.address)
+        });
+        false
+    });
+    copies
+}

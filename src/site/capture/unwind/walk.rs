@@ -63,7 +63,7 @@ impl Trail {
 /// `rule` knows the rule of a return address, `load` the word at a distance from the first stack
 /// pointer. Every step goes up the stack, so that the walk ends.
 pub(super) fn walk<A: Arch>(
-    from: &Registers,
+    from: Registers,
     rule: impl Fn(usize) -> Rule,
     load: impl Fn(usize) -> Option<usize>,
     trail: &mut Trail,
