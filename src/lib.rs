@@ -18,6 +18,8 @@
 )]
 
 pub mod config;
+#[cfg(feature = "kit")]
+pub mod kit;
 
 mod clock;
 mod finding;
@@ -44,8 +46,8 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
-    SpanInfo, Waiter,
+    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
+    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

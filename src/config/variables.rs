@@ -86,6 +86,14 @@ pub const VARIABLES: &[Variable] = &[
         set: |config, value| parse_bool(value).map(|v| config.strict = v),
     },
     Variable {
+        name: "DB_LEAK_WITNESS",
+        values: "true, 1, on, yes | false, 0, off, no",
+        default: "true",
+        meaning: "The server may be asked, over a connection beside the pool, what a reported holder \
+                  does and who blocks it.",
+        set: |config, value| parse_bool(value).map(|v| config.witness = v),
+    },
+    Variable {
         name: "DB_LEAK_UNWINDER",
         values: UNWINDER_VALUES,
         default: "auto",

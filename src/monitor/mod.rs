@@ -4,12 +4,14 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod alarm;
 mod endings;
 mod exhaustion;
 mod looks;
 mod requests;
 mod scan;
 mod stall;
+mod witness;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,13 +23,14 @@ use dashmap::DashMap;
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
+use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
-use crate::config::{Config, ConfigError, Detail, Threshold, Unwinder, from_environment};
+use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
-    Snapshot, SpanInfo, Waiter, Waiting,
+    Slots, Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
 use crate::scope::{Counters, Scope};
@@ -68,6 +71,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
 }
 
@@ -110,10 +114,7 @@ impl Monitor {
                 "strict mode: nested checkouts and commits that saved nothing are errors; meant for tests",
             );
         }
-        let registry = Registry::new();
-        registry
-            .stacks
-            .walk_portably(config.get_unwinder() == Unwinder::Portable);
+        let registry = Registry::new(config.get_unwinder());
         if config.get_detail() == Detail::Backtrace {
             registry.stacks.prepare();
         }
@@ -136,6 +137,7 @@ impl Monitor {
             cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            questions: Mutex::default(),
             suspects: Mutex::default(),
         }))
     }
@@ -287,7 +289,7 @@ impl Monitor {
     /// Registers a checkout. What is recorded of it depends on the detail.
     pub(crate) fn lease(
         &self,
-        pool: &Arc<PoolRecord>,
+        slots: Arc<Slots>,
         kind: HolderKind,
         policy: Policy,
         acquired_by: Option<CallSite>,
@@ -296,7 +298,6 @@ impl Monitor {
         let detail = self.detail();
         let known = detail != Detail::Off;
         let begun = Begun {
-            pool: Arc::clone(pool),
             kind,
             policy,
             waited,
@@ -308,7 +309,7 @@ impl Monitor {
             task: known.then(tokio::task::try_id).flatten(),
             span: known.then(current_span).flatten(),
         };
-        let lease = self.0.registry.lease(begun, known);
+        let lease = self.0.registry.lease(slots, begun, known);
         if known {
             self.0.watchdog.wake();
         }

@@ -46,6 +46,8 @@ pub struct PoolOptions<DB: Database> {
     /// what may be there.
     own: bool,
     identify: bool,
+    unprepared: bool,
+    overflow: u32,
     return_limit: Option<Duration>,
 }
 
@@ -80,6 +82,41 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn identify_backends(mut self, identify: bool) -> Self {
         self.identify = identify;
         self
+    }
+
+    /// Sets whether statements are prepared under a name and kept. Default: true.
+    ///
+    /// `false` is for poolers that lend a server for one transaction at a time, such as PgBouncer in
+    /// transaction mode, and for them alone. sqlx's own `persistent(false)` is not enough there: on
+    /// PostgreSQL it sends a statement in two steps, between which the pooler gives the server to
+    /// somebody else, whose statement is then run in place of yours, without an error.
+    ///
+    /// So statements leave no name, and on PostgreSQL one with arguments outside of a transaction is
+    /// put into one of its own. A result stream that is dropped before its end is then rolled back.
+    /// `VACUUM` and its like need `sqlx::raw_sql`. `prepare` and `describe` are refused. Raw loans
+    /// (`&mut PgConnection`) are not seen: use them inside of a transaction, with
+    /// `persistent(false)`. The backend is not learned, as with
+    /// [`identify_backends(false)`](Self::identify_backends): the next transaction has another.
+    ///
+    /// # Cost
+    /// Two round trips more for a statement outside of a transaction, and each is planned anew.
+    pub fn prepared_statements(mut self, prepared: bool) -> Self {
+        self.unprepared = !prepared;
+        self
+    }
+
+    /// Sets how many connections there may be for a while beyond
+    /// [`max_connections`](Self::max_connections). Default: 0.
+    ///
+    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    pub fn overflow(mut self, extra: u32) -> Self {
+        self.overflow = extra;
+        self
+    }
+
+    /// How many connections there may be for a while beyond the most.
+    pub fn get_overflow(&self) -> u32 {
+        self.overflow
     }
 
     /// Sets the name under which the pool is watched. Default: the name of the database.
@@ -265,15 +302,21 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
     fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
             monitor: self.monitor,
             return_limit: self.return_limit,
+            unprepared: self.unprepared,
+            learns: self.own && identify,
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            self.hooks.install(self.raw, self.identify, told)
+            let base = self.raw.get_max_connections();
+            let raw = self.raw.max_connections(base.saturating_add(self.overflow));
+            let base = (self.overflow > 0).then_some(base);
+            self.hooks.install(raw, identify, base, told)
         } else {
             self.raw
         };
@@ -286,6 +329,9 @@ struct Watch {
     name: Option<String>,
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
+    unprepared: bool,
+    /// Hooks of ours learn which backend a connection has.
+    learns: bool,
     told: Told,
 }
 
@@ -295,12 +341,18 @@ impl Watch {
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
         if let Some(limit) = self.return_limit {
-            pool.record.returns.set_limit(limit);
+            pool.record().returns.set_limit(limit);
+        }
+        if self.unprepared {
+            pool.record().set_unprepared();
+        }
+        if self.learns {
+            pool.record().set_learns();
         }
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
             .told
-            .set((monitor.clone(), Arc::downgrade(&pool.record)));
+            .set((monitor.clone(), Arc::downgrade(pool.record())));
         pool
     }
 }
@@ -316,6 +368,8 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             hooks: Hooks::default(),
             own: false,
             identify: true,
+            unprepared: false,
+            overflow: 0,
             return_limit: None,
         }
     }
@@ -336,6 +390,8 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             hooks: self.hooks.clone(),
             own: self.own,
             identify: self.identify,
+            unprepared: self.unprepared,
+            overflow: self.overflow,
             return_limit: self.return_limit,
         }
     }

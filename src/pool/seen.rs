@@ -12,11 +12,44 @@ use super::Pool;
 use super::conn::Conn;
 use super::doomed::DoomedTransaction;
 use super::flight::{Answer, Rows, Told, tell};
+use super::unprepared;
 use crate::registry::HolderKind;
 use crate::site::CallSite;
 
 pub(super) type Results<'e, DB> =
     BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, Error>>;
+
+/// Runs a query on a connection, seen.
+pub(super) fn direct<'e, 'c: 'e, 'q: 'e, DB, E>(
+    conn: &'c mut Conn<DB>,
+    query: E,
+    by: Option<CallSite>,
+) -> Results<'e, DB>
+where
+    DB: Database,
+    for<'a> &'a mut DB::Connection: Executor<'a, Database = DB>,
+    E: 'q + Execute<'q, DB>,
+{
+    let cell = conn.used_by(by);
+    let query = Told::new(query, &cell, conn.monitor());
+    Box::pin(Rows::<DB>::new(conn.raw_mut().fetch_many(query), &cell))
+}
+
+/// Runs a query on a connection for its first row, seen.
+pub(super) fn direct_optional<'e, 'c: 'e, 'q: 'e, DB, E>(
+    conn: &'c mut Conn<DB>,
+    query: E,
+    by: Option<CallSite>,
+) -> BoxFuture<'e, Result<Option<DB::Row>, Error>>
+where
+    DB: Database,
+    for<'a> &'a mut DB::Connection: Executor<'a, Database = DB>,
+    E: 'q + Execute<'q, DB>,
+{
+    let cell = conn.used_by(by);
+    let query = Told::new(query, &cell, conn.monitor());
+    Box::pin(Answer::new(conn.raw_mut().fetch_optional(query), &cell))
+}
 
 /// What an executor does, once for all guards and once for the pool.
 pub(super) trait Seen<'c, DB: Database>: Sized + Send {
@@ -65,9 +98,10 @@ where
             let doomed = std::future::ready(Err(DoomedTransaction::error()));
             return Box::pin(futures_util::stream::once(doomed));
         }
-        let cell = self.used_by(by);
-        let query = Told::new(query, &cell, self.monitor());
-        Box::pin(Rows::<DB>::new(self.raw_mut().fetch_many(query), &cell))
+        if self.is_unprepared() {
+            return unprepared::many(self, query, by);
+        }
+        direct(self, query, by)
     }
 
     fn optional<'e, 'q: 'e, E>(
@@ -82,9 +116,10 @@ where
         if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
-        let cell = self.used_by(by);
-        let query = Told::new(query, &cell, self.monitor());
-        Box::pin(Answer::new(self.raw_mut().fetch_optional(query), &cell))
+        if self.is_unprepared() {
+            return Box::pin(unprepared::optional(self, query, by));
+        }
+        direct_optional(self, query, by)
     }
 
     fn prepared<'e>(
@@ -98,6 +133,9 @@ where
     {
         if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
+        }
+        if self.is_unprepared() {
+            return Box::pin(std::future::ready(Err(unprepared::refusal())));
         }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
@@ -117,6 +155,9 @@ where
         if self.is_doomed() {
             return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
         }
+        if self.is_unprepared() {
+            return Box::pin(std::future::ready(Err(unprepared::refusal())));
+        }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
         cell.prepared();
@@ -133,9 +174,9 @@ where
         'p: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async_stream::try_stream! {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             let mut results = (&mut conn).many(query, None);
             while let Some(result) = results.try_next().await? {
                 yield result;
@@ -152,9 +193,9 @@ where
         'p: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).optional(query, None).await
         })
     }
@@ -168,9 +209,9 @@ where
     where
         'p: 'e,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).prepared(sql, parameters, None).await
         })
     }
@@ -183,9 +224,9 @@ where
     where
         'p: 'e,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).described(sql, None).await
         })
     }

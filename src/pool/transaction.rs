@@ -111,7 +111,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         let in_request = self
             .conn
             .cell()
-            .scope
+            .scope()
             .as_ref()
             .is_some_and(Scope::is_of_request);
         self.conn.conduct.changes = match Server::of::<DB>(self.conn.raw()) {
@@ -125,12 +125,6 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     }
 
     /// For the executor: a statement follows whose line is not known.
-    #[cfg(any(
-        feature = "postgres",
-        feature = "mysql",
-        feature = "sqlite",
-        feature = "any"
-    ))]
     pub(super) fn executor(&mut self) -> &mut Conn<DB> {
         &mut self.conn
     }

@@ -12,8 +12,10 @@ use std::sync::{LazyLock, OnceLock};
 use dashmap::DashMap;
 
 use super::capture::Captures;
+use super::naming::Naming;
 use super::{CallSite, Location, text};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::config::Unwinder;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The stack of a checkout.
 ///
@@ -117,7 +119,7 @@ impl serde::Serialize for Stack {
 
 /// Captures the stacks of one monitor, and counts those that were not kept.
 pub(crate) struct Stacks {
-    portable: AtomicBool,
+    portable: bool,
     dropped: AtomicU64,
 }
 
@@ -126,22 +128,17 @@ static CAPTURES: Captures<Inner> = Captures::new();
 static KEPT: LazyLock<Kept> = LazyLock::new(Kept::new);
 
 impl Stacks {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(unwinder: Unwinder) -> Self {
         Self {
-            portable: AtomicBool::new(false),
+            portable: unwinder == Unwinder::Portable,
             dropped: AtomicU64::new(0),
         }
-    }
-
-    /// Walks the slow way from now on, or not.
-    pub(crate) fn walk_portably(&self, portable: bool) {
-        self.portable.store(portable, Ordering::Relaxed);
     }
 
     /// Captures the stack of this thread; `None` when there is no room for another distinct one.
     /// `by` may be any call site near: a capture from the same one is found faster.
     pub(crate) fn capture(&self, by: Option<CallSite>) -> Option<Stack> {
-        let fast = !self.portable.load(Ordering::Relaxed);
+        let fast = !self.portable;
         let site = by.map_or(0, |site| ptr::from_ref(site.0).addr());
         let kept = CAPTURES.capture(fast, site, |addresses| KEPT.intern(addresses));
         if kept.is_none() {
@@ -152,14 +149,14 @@ impl Stacks {
 
     /// Does the work of a first capture, so that no request has to: 0.1 ms to 1 ms.
     pub(crate) fn prepare(&self) {
-        if !self.portable.load(Ordering::Relaxed) {
+        if !self.portable {
             CAPTURES.prepare();
         }
     }
 
     /// Notices libraries that were loaded or unloaded. From time to time, from a thread of our own.
     pub(crate) fn refresh(&self) {
-        if !self.portable.load(Ordering::Relaxed) {
+        if !self.portable {
             CAPTURES.refresh();
         }
     }
@@ -216,6 +213,7 @@ impl Kept {
 const TASK_BOTTOM: &str = "tokio::runtime::task::harness";
 
 fn name(addresses: &[usize]) -> Box<[Frame]> {
+    let _naming = Naming::begins();
     let mut frames: Vec<Frame> = Vec::new();
     let mut bottom = false;
     for &address in addresses {
@@ -350,9 +348,8 @@ mod tests {
 
     #[test]
     fn the_same_place_is_one_stack_and_another_place_is_another() {
-        for portable in [false, true] {
-            let stacks = Stacks::new();
-            stacks.walk_portably(portable);
+        for unwinder in [Unwinder::Auto, Unwinder::Portable] {
+            let stacks = Stacks::new(unwinder);
             let mut taken = Vec::new();
             for _ in 0..2 {
                 taken.extend(stacks.capture(None));

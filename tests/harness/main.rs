@@ -8,5 +8,6 @@ mod support;
 
 mod captures;
 mod databases;
+mod doors;
 mod networks;
 mod observers;

@@ -92,13 +92,17 @@ impl fmt::Display for Db {
 ///
 /// [`database`] does it already; only a test that makes its database otherwise calls this.
 pub(crate) fn ran_on(db: Db) {
+    enter(db.word());
+}
+
+/// Enters the current test in the ledger under that word.
+pub(crate) fn enter(word: &str) {
     let Ok(path) = std::env::var("LEAKTRACE_TEST_LEDGER") else {
         return;
     };
     let thread = std::thread::current();
     let line = format!(
-        "{} {}::{}\n",
-        db.word(),
+        "{word} {}::{}\n",
         env!("CARGO_CRATE_NAME"),
         thread.name().unwrap_or("unnamed thread")
     );

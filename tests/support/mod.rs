@@ -9,6 +9,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod db;
+pub(crate) mod doors;
 pub(crate) mod events;
 pub(crate) mod eventually;
 pub(crate) mod observer;
