@@ -13,7 +13,7 @@ use super::Monitor;
 use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
-use super::witness::is_worth_asking;
+use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
@@ -83,12 +83,12 @@ impl Monitor {
                 .deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
             // Before it is due, so that what the server says is there by then.
             let is_suspected = stuck.suspected.contains(&pool.id);
-            let may_be_due = waited * 4 > wait * 3;
+            let may_be_due = waited * 4 > wait * 3 && !state.episodes.has_spoken(pool.id);
             if (is_suspected && waited * 2 > patience(timeout)) || may_be_due {
                 let of_pool = |holder: &Holder| holder.pool_id == pool.id;
                 let mut holders = snapshot.holders.iter().filter(|holder| of_pool(holder));
                 if holders.any(is_worth_asking) {
-                    self.have_asked(&record, snapshot, now);
+                    self.have_asked(&record, snapshot, EXHAUSTED, now);
                 }
             }
             let may_be_heard =

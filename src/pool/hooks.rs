@@ -12,16 +12,19 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
-use sqlx::{Connection, Database, Error};
+use sqlx::{Database, Error};
 
 use super::probe::{self, Found};
 use super::witness::{self, Server};
 use crate::monitor::Monitor;
 use crate::registry::PoolRecord;
 
+thread_local! {
+    /// What the poll of an acquire that runs on this thread has learned; `None` outside of any.
+    static LEARNING: Cell<Option<Learned>> = const { Cell::new(None) };
+}
+
 tokio::task_local! {
-    /// The backend of the connection that is being acquired here.
-    static BACKEND: Cell<Option<i64>>;
     /// The connection that returns here was settled by its guard.
     static PROVEN: ();
 }
@@ -29,16 +32,42 @@ tokio::task_local! {
 /// As long as a return may take where nothing else was said.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Acquires, and answers the backend that the hooks have learned.
-pub(super) async fn learning<T>(
-    acquire: impl Future<Output = Result<T, Error>>,
-) -> Result<(T, Option<i64>), Error> {
-    BACKEND
-        .scope(Cell::new(None), async {
-            let acquired = acquire.await?;
-            Ok((acquired, BACKEND.with(Cell::get)))
-        })
-        .await
+/// What hooks learn of the connection that is being acquired.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    backend: Option<i64>,
+}
+
+impl Learned {
+    /// Polls an acquire; what hooks learn in it is kept here.
+    pub(super) fn during<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        /// Also while a panic of a user's hook unwinds.
+        struct Restore(Option<Learned>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let _ = LEARNING.try_with(|cell| cell.set(self.0));
+            }
+        }
+        // A hook may acquire from another pool: its poll lies within this one.
+        let _restore = Restore(LEARNING.replace(Some(*self)));
+        let polled = poll();
+        if let Some(learned) = LEARNING.get() {
+            *self = learned;
+        }
+        polled
+    }
+
+    pub(super) fn backend(self) -> Option<i64> {
+        self.backend
+    }
+
+    /// Notes the backend for the acquire that is being polled, if there is one: the pool's own
+    /// maintenance opens connections too.
+    fn note(backend: Option<i64>) {
+        if LEARNING.get().is_some() {
+            LEARNING.set(Some(Learned { backend }));
+        }
+    }
 }
 
 /// Returns a connection that need not be settled.
@@ -86,11 +115,13 @@ impl<DB: Database> Clone for Hooks<DB> {
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping. `base`: how
+    /// many connections stay when nobody needs more.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
         identify: bool,
+        base: Option<u32>,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -98,7 +129,6 @@ impl<DB: Database> Hooks<DB> {
             before_acquire,
             after_release,
         } = self;
-        let identify = identify && DB::NAME != "SQLite";
         if identify {
             raw = raw.after_connect(move |conn, meta| {
                 let user = after_connect.clone();
@@ -153,6 +183,9 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
+                if base.is_some_and(|base| is_too_many(&told, base)) {
+                    return Ok(false);
+                }
                 match user {
                     Some(user) => user(conn, meta).await,
                     None => Ok(true),
@@ -162,10 +195,15 @@ impl<DB: Database> Hooks<DB> {
     }
 }
 
+/// Whether there are more connections than `base`, and nobody waits for one.
+fn is_too_many(told: &Told, base: u32) -> bool {
+    let record = told.get().and_then(|(_, record)| record.upgrade());
+    record.is_some_and(|record| record.has_more_than(base))
+}
+
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
     let backend = witness::backend::<DB>(conn).await?;
-    // No task-local: the pool's own maintenance opened it.
-    let _ = BACKEND.try_with(|cell| cell.set(backend));
+    Learned::note(backend);
     Ok(())
 }
 
@@ -175,23 +213,12 @@ async fn settle_in_time<DB: Database>(
     told: &Told,
 ) -> Result<Found, Error> {
     if Server::of::<DB>(conn) != Server::MySql {
-        return settle::<DB>(conn).await;
+        return probe::settle::<DB>(conn).await;
     }
     let record = told.get().and_then(|(_, record)| record.upgrade());
     let limit = record.map_or(LIMIT, |record| record.returns.limit());
-    match tokio::time::timeout(limit, settle::<DB>(conn)).await {
+    match tokio::time::timeout(limit, probe::settle::<DB>(conn)).await {
         Ok(settled) => settled,
         Err(_) => Err(Error::Protocol("no answer within the limit".into())),
     }
-}
-
-/// Settles a connection of which nothing was seen.
-async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
-    probe::drain::<DB>(conn, true).await?;
-    if conn.is_in_transaction() {
-        probe::roll_back::<DB>(conn).await?;
-        return Ok(Found::Dirty);
-    }
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await
 }

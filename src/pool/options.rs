@@ -47,6 +47,7 @@ pub struct PoolOptions<DB: Database> {
     own: bool,
     identify: bool,
     unprepared: bool,
+    overflow: u32,
     return_limit: Option<Duration>,
 }
 
@@ -102,6 +103,20 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn prepared_statements(mut self, prepared: bool) -> Self {
         self.unprepared = !prepared;
         self
+    }
+
+    /// Sets how many connections there may be for a while beyond
+    /// [`max_connections`](Self::max_connections). Default: 0.
+    ///
+    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    pub fn overflow(mut self, extra: u32) -> Self {
+        self.overflow = extra;
+        self
+    }
+
+    /// How many connections there may be for a while beyond the most.
+    pub fn get_overflow(&self) -> u32 {
+        self.overflow
     }
 
     /// Sets the name under which the pool is watched. Default: the name of the database.
@@ -287,17 +302,21 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
     fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
             monitor: self.monitor,
             return_limit: self.return_limit,
             unprepared: self.unprepared,
+            learns: self.own && identify,
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            let identify = self.identify && !self.unprepared;
-            self.hooks.install(self.raw, identify, told)
+            let base = self.raw.get_max_connections();
+            let raw = self.raw.max_connections(base.saturating_add(self.overflow));
+            let base = (self.overflow > 0).then_some(base);
+            self.hooks.install(raw, identify, base, told)
         } else {
             self.raw
         };
@@ -311,6 +330,8 @@ struct Watch {
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
     unprepared: bool,
+    /// Hooks of ours learn which backend a connection has.
+    learns: bool,
     told: Told,
 }
 
@@ -320,15 +341,18 @@ impl Watch {
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
         if let Some(limit) = self.return_limit {
-            pool.record.returns.set_limit(limit);
+            pool.record().returns.set_limit(limit);
         }
         if self.unprepared {
-            pool.record.set_unprepared();
+            pool.record().set_unprepared();
+        }
+        if self.learns {
+            pool.record().set_learns();
         }
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
             .told
-            .set((monitor.clone(), Arc::downgrade(&pool.record)));
+            .set((monitor.clone(), Arc::downgrade(pool.record())));
         pool
     }
 }
@@ -345,6 +369,7 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             own: false,
             identify: true,
             unprepared: false,
+            overflow: 0,
             return_limit: None,
         }
     }
@@ -366,6 +391,7 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             own: self.own,
             identify: self.identify,
             unprepared: self.unprepared,
+            overflow: self.overflow,
             return_limit: self.return_limit,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
-use super::returns::{Returns, Stuck, Word};
+use super::returns::{Returns, Word};
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
@@ -53,13 +53,40 @@ pub(crate) struct Closing {
     pub(crate) by: CallSite,
 }
 
+/// How many are held and how many are on their way back: one word, so that a checkout that moves
+/// from the one to the other is never seen in both or in neither.
+#[derive(Default)]
+pub(super) struct Counts(AtomicU64);
+
+impl Counts {
+    const HELD: u64 = 1 << 32;
+
+    pub(super) fn take(&self) {
+        self.0.fetch_add(Self::HELD, Ordering::AcqRel);
+    }
+
+    pub(super) fn release(&self) {
+        // One more on its way, one less held.
+        self.0.fetch_sub(Self::HELD - 1, Ordering::AcqRel);
+    }
+
+    pub(super) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Held, returning.
+    pub(super) fn read(&self) -> (u32, u32) {
+        let both = self.0.load(Ordering::Acquire);
+        ((both >> 32) as u32, both as u32)
+    }
+}
+
 /// Counters and facts of one pool, shared by all its handles, holders and waiters.
 pub(crate) struct PoolRecord {
     pub(crate) id: u64,
     pub(crate) name: String,
     gauges: Box<dyn Gauges>,
-    pub(super) held: AtomicU32,
-    pub(super) returning: AtomicU32,
+    pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
@@ -67,6 +94,7 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     /// Its statements leave no name on the server.
     unprepared: AtomicBool,
+    learns: AtomicBool,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -121,12 +149,12 @@ impl PoolRecord {
             id,
             name: text::escape_text(name, 100).into_owned(),
             gauges,
-            held: AtomicU32::new(0),
-            returning: AtomicU32::new(0),
+            counts: Counts::default(),
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             unprepared: AtomicBool::new(false),
+            learns: AtomicBool::new(false),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -136,6 +164,15 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    /// Hooks learn which backend a connection has when it is acquired.
+    pub(crate) fn set_learns(&self) {
+        self.learns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unprepared(&self) {
@@ -222,6 +259,11 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
+    /// Whether there are more connections than that, and nobody waits for one.
+    pub(crate) fn has_more_than(&self, base: u32) -> bool {
+        self.gauges.size() > base && self.waiting.load(Ordering::Acquire) == 0
+    }
+
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
     pub(crate) fn handed_out(&self, site: CallSite) {
         self.raw_since
@@ -272,18 +314,29 @@ impl PoolRecord {
         self.gauges.testify(question)
     }
 
-    /// Acts on returns that are beyond their limit; answers what is to be told, and when to look
-    /// again.
-    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
-        self.returns.look(now, &*self.gauges, &|| {
-            self.orphaned.fetch_add(1, Ordering::Relaxed);
-        })
+    /// Asks the server about the backend of a return that is stuck.
+    pub(super) fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
+        self.gauges.ask(backend, may_cancel)
+    }
+
+    /// A permit is free whose backend may run on.
+    pub(super) fn orphan(&self) {
+        self.orphaned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn max(&self) -> u32 {
+        self.gauges.max()
+    }
+
+    /// Whether nothing of it is shown, and nothing is on its way back.
+    pub(super) fn is_quiet(&self) -> bool {
+        let (held, returning) = self.counts.read();
+        held <= self.unlisted() && returning == 0
     }
 
     /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
-        let held = self.held.load(Ordering::Acquire);
-        let returning = self.returning.load(Ordering::Acquire);
+        let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
         let size = self.gauges.size();
         let idle = self.gauges.idle();

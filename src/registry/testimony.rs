@@ -200,7 +200,12 @@ impl Holder {
         let pid = self
             .backend
             .map_or_else(String::new, |pid| format!(", pid {pid}"));
-        Some(format!("server{ago}: {}{pid}", said.state))
+        // Where it does not settle what is done there, its time says why.
+        let time = match self.activity {
+            Activity::Unknown { .. } => format!(" for {}", span(said.state_for)),
+            Activity::Idle { .. } | Activity::InFlight { .. } => String::new(),
+        };
+        Some(format!("server{ago}: {}{time}{pid}", said.state))
     }
 }
 
@@ -208,6 +213,8 @@ impl Testimony {
     /// As old as this it still counts as the state of now.
     pub(crate) const FRESH: Duration = Duration::from_secs(2);
 
+    /// A state that has lasted for this long is no moment between two statements.
+    const SETTLED: Duration = Duration::from_millis(500);
     /// As old as this it still speaks for its holder: by then the server can have been asked again.
     pub(crate) const RECENT: Duration = Duration::from_secs(11);
 
@@ -313,7 +320,11 @@ impl Testimonies {
 
 impl Holder {
     fn testify(&mut self, testimony: Testimony) {
-        if matches!(self.activity, Activity::Unknown { .. }) && testimony.is_fresh() {
+        let is_unknown = matches!(self.activity, Activity::Unknown { .. });
+        // A moment between two statements, or one of many, says little of a loan.
+        let is_settled = testimony.state_for >= Testimony::SETTLED
+            || testimony.state_for * 2 >= self.activity_for;
+        if is_unknown && is_settled && testimony.is_fresh() {
             // It may have been idle since before it was checked out.
             let time = (testimony.state_for + testimony.asked_ago).min(self.held_for);
             let since = self.acquired_at + (self.held_for - time);
@@ -416,7 +427,24 @@ mod tests {
         let holder = joined(said(ServerState::Idle), &lent(), &lent(), 103);
         assert!(matches!(holder.activity, Activity::Unknown { .. }));
         let words = holder.server_says();
-        assert_eq!(words.as_deref(), Some("server 3.0 s ago: idle, pid 4711"));
+        assert_eq!(
+            words.as_deref(),
+            Some("server 3.0 s ago: idle for 4.0 s, pid 4711")
+        );
+    }
+
+    #[test]
+    fn a_moment_between_two_statements_does_not_settle_what_is_done_there() {
+        let lent = Holder {
+            activity_for: SECOND * 3,
+            ..lent()
+        };
+        let mut moment = said(ServerState::Idle);
+        moment.testimony.state_for = Duration::from_millis(40);
+        let holder = joined(moment, &lent, &lent, 101);
+        assert!(matches!(holder.activity, Activity::Unknown { .. }));
+        let words = holder.server_says();
+        assert_eq!(words.as_deref(), Some("server: idle for 40 ms, pid 4711"));
     }
 
     #[test]
