@@ -90,6 +90,30 @@ fn folder(name: &str) -> PathBuf {
 /// Libraries come and go for the whole process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
+extern "C" fn tableless() {
+    compare("library without tables");
+}
+
+#[test]
+fn a_function_without_unwind_information_ends_the_stack_as_it_does_for_the_system() {
+    let _alone = ALONE.lock().unwrap_or_else(|error| error.into_inner());
+    let folder = folder("tableless");
+    let none = [
+        "-fno-unwind-tables",
+        "-fno-asynchronous-unwind-tables",
+        "-fno-exceptions",
+    ];
+    let library = Library::load(&build(&folder, "tableless", 16, &none));
+    UNWINDER.refresh();
+    for _ in 0..times(100) {
+        (library.through)(tableless, 16);
+    }
+    let count = count("library without tables");
+    assert_eq!(count.wrong, 0, "{:?}", count.example);
+    assert!(count.compared >= 300);
+    std::fs::remove_dir_all(folder).expect("the folder goes");
+}
+
 extern "C" fn refreshed() {
     compare("library");
 }

@@ -76,8 +76,8 @@ pub(super) enum Unknown {
     /// The stack pointer is not in the stack that this thread was started with: a coroutine, or a
     /// signal's own stack. Or the thread cannot say which that is.
     Elsewhere,
-    /// A frame without a rule: no unwind table, an expression, a signal's frame, code without a
-    /// module.
+    /// A frame without a rule: an expression, a signal's frame, a module without unwind tables, code
+    /// without a module.
     Frame,
 }
 
