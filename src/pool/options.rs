@@ -13,7 +13,7 @@ use log::LevelFilter;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
-use super::hooks::{Hooks, Told};
+use super::hooks::{Hooks, Ours, Told};
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
 
@@ -46,12 +46,15 @@ pub struct PoolOptions<DB: Database> {
     /// what may be there.
     own: bool,
     identify: bool,
+    bypass: Duration,
     unprepared: bool,
     overflow: u32,
     return_limit: Option<Duration>,
 }
 
 impl<DB: Database> PoolOptions<DB> {
+    const BYPASS: Duration = Duration::from_millis(500);
+
     /// sqlx's defaults, watched by [`Monitor::global`].
     pub fn new() -> Self {
         Self {
@@ -71,14 +74,37 @@ impl<DB: Database> PoolOptions<DB> {
         self
     }
 
-    /// Sets whether the backend of each connection is learned when it is acquired. Default: true.
+    /// Sets for how long a connection counts as alive after it came back. Default: 500 ms; zero tests
+    /// each time, as sqlx does.
+    ///
+    /// sqlx tests every connection when it comes back, and with
+    /// [`test_before_acquire`](Self::test_before_acquire) once more before it is given out: a round
+    /// trip in which the caller waits. Within this time the second test is left out. The time is
+    /// HikariCP's
+    /// ([`aliveBypassWindowMs`](https://github.com/brettwooldridge/HikariCP/wiki/Rarely-Used-System-Properties)).
+    /// A connection that dies within it is noticed by its first statement, which fails;
+    /// `docs/performance.md` has a table of what then happens.
+    ///
+    /// Your `before_acquire` is called in any case.
+    pub fn alive_bypass(mut self, time: Duration) -> Self {
+        self.bypass = time;
+        self
+    }
+
+    /// For how long a connection counts as alive after it came back.
+    pub fn get_alive_bypass(&self) -> Duration {
+        self.bypass
+    }
+
+    /// Sets whether the backend of each connection is learned. Default: true.
     ///
     /// Without it a statement whose caller went away cannot be cancelled on the server.
     ///
     /// # Cost
-    /// None in round trips: `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()` takes the place of
-    /// sqlx's ping, also in the server's statistics of statements. One more when connecting. Nothing
-    /// on SQLite, and nothing at reuse with `test_before_acquire(false)`.
+    /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`
+    /// takes the place of sqlx's ping where there is one, also in the server's statistics of
+    /// statements; a connection that counts as alive is known by its age, without a question.
+    /// Nothing on SQLite, and nothing at reuse with `test_before_acquire(false)`.
     pub fn identify_backends(mut self, identify: bool) -> Self {
         self.identify = identify;
         self
@@ -301,7 +327,7 @@ impl<DB: Database> PoolOptions<DB> {
     }
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
-    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch<DB>) {
         let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
@@ -309,6 +335,8 @@ impl<DB: Database> PoolOptions<DB> {
             return_limit: self.return_limit,
             unprepared: self.unprepared,
             learns: self.own && identify,
+            // The hooks of foreign options are in `raw` already.
+            stated: self.hooks.clone().alone(self.raw.clone()),
             told: Told::default(),
         };
         let raw = if self.own {
@@ -316,7 +344,12 @@ impl<DB: Database> PoolOptions<DB> {
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
             let base = (self.overflow > 0).then_some(base);
-            self.hooks.install(raw, identify, base, told)
+            let ours = Ours {
+                identify,
+                bypass: self.bypass,
+                base,
+            };
+            self.hooks.install(raw, ours, told)
         } else {
             self.raw
         };
@@ -325,18 +358,20 @@ impl<DB: Database> PoolOptions<DB> {
 }
 
 /// What is done with the pool once sqlx has made it.
-struct Watch {
+struct Watch<DB: Database> {
     name: Option<String>,
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
     unprepared: bool,
     /// Hooks of ours learn which backend a connection has.
     learns: bool,
+    /// What the user set, for [`Pool::options`].
+    stated: sqlx::pool::PoolOptions<DB>,
     told: Told,
 }
 
-impl Watch {
-    fn over<DB: Database>(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
+impl<DB: Database> Watch<DB> {
+    fn over(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
         let name = self.name.as_deref().unwrap_or(DB::NAME);
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
@@ -346,6 +381,7 @@ impl Watch {
         if self.unprepared {
             pool.record().set_unprepared();
         }
+        pool.record().state(Box::new(self.stated));
         if self.learns {
             pool.record().set_learns();
         }
@@ -368,6 +404,7 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             hooks: Hooks::default(),
             own: false,
             identify: true,
+            bypass: Self::BYPASS,
             unprepared: false,
             overflow: 0,
             return_limit: None,
@@ -390,6 +427,7 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             hooks: self.hooks.clone(),
             own: self.own,
             identify: self.identify,
+            bypass: self.bypass,
             unprepared: self.unprepared,
             overflow: self.overflow,
             return_limit: self.return_limit,

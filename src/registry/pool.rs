@@ -3,7 +3,8 @@
 //! Responsible for its name, its counters and its policies. Not responsible for its connections:
 //! sqlx keeps those, and is asked through [`Gauges`].
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -95,6 +96,7 @@ pub(crate) struct PoolRecord {
     /// Its statements leave no name on the server.
     unprepared: AtomicBool,
     learns: AtomicBool,
+    stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -155,6 +157,7 @@ impl PoolRecord {
             orphaned: AtomicU64::new(0),
             unprepared: AtomicBool::new(false),
             learns: AtomicBool::new(false),
+            stated: OnceLock::new(),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -164,6 +167,15 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    /// Keeps the options as the user set them; this module does not know their type.
+    pub(crate) fn state(&self, options: Box<dyn Any + Send + Sync>) {
+        let _ = self.stated.set(options);
+    }
+
+    pub(crate) fn stated(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.stated.get().map(|options| &**options)
     }
 
     /// Hooks learn which backend a connection has when it is acquired.
