@@ -221,8 +221,8 @@ impl<T: Sync + 'static> Unwinder<T> {
         self.loader.refresh(|| self.forget());
     }
 
-    /// Called under the loader's lock, as every insertion is: no rule of a module that is gone can
-    /// be inserted after this.
+    /// Called under the loader's lock, as every insertion of a module's rule is: none of a module that
+    /// is gone can be inserted after this.
     fn forget(&self) {
         self.rules.clear();
         self.generation.fetch_add(1, Ordering::AcqRel);

@@ -29,8 +29,8 @@ impl Loader {
         }
     }
 
-    /// Computes the rule of a return address and hands it to `learned`, under the loader's lock;
-    /// calls `forget` before, if a module came or went since the last time.
+    /// Computes the rule of a return address and hands it to `learned`, under the loader's lock unless
+    /// no module has it; calls `forget` before, if a module came or went since the last time.
     pub(super) fn learn(
         &self,
         address: usize,
@@ -44,15 +44,19 @@ impl Loader {
             if let Some(forget) = forget.take() {
                 self.compare(module, forget);
             }
-            let found = module.holds(address);
-            if found {
+            let holds = module.holds(address);
+            if holds {
                 rule = module.rule(address);
                 if let Some(learned) = learned.take() {
                     learned(rule);
                 }
             }
-            !found
+            !holds
         });
+        if let Some(learned) = learned {
+            // Code without a module. A module that is loaded there later is noticed as any other.
+            learned(rule);
+        }
         rule
     }
 
