@@ -49,7 +49,7 @@ impl Rules {
     #[inline]
     fn fits(address: usize) -> bool {
         (address as u64) >> Native::ALIGNED >> KEY_BITS == 0
-            && address & ((1 << Native::ALIGNED) - 1) == 0
+            && address.trailing_zeros() >= Native::ALIGNED
     }
 
     #[inline]

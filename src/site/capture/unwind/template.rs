@@ -45,7 +45,7 @@ struct Template<T> {
     fps: [(AtomicU32, AtomicU32); FPS],
 }
 
-const _: () = assert!(FRAMES % GROUP == 0);
+const _: () = assert!(FRAMES.is_multiple_of(GROUP));
 
 /// The frame pointer at the start does not matter.
 const ANY: usize = usize::MAX;
@@ -212,7 +212,7 @@ impl<T: Sync + 'static> Template<T> {
         let head = self.head.load(relaxed);
         if self.pc.load(relaxed) != from.pc
             || (head >> 32) as u32 != generation
-            || sequence % 2 != 0
+            || !sequence.is_multiple_of(2)
         {
             return None;
         }
@@ -256,7 +256,7 @@ impl<T: Sync + 'static> Template<T> {
     /// Runs `write` between two sequence numbers, unless somebody else does: then not at all.
     fn write(&self, write: impl FnOnce(&Self)) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        if sequence % 2 != 0
+        if !sequence.is_multiple_of(2)
             || self
                 .sequence
                 .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)

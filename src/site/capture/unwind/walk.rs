@@ -89,7 +89,7 @@ pub(super) fn walk<A: Arch>(
             sp + rule.size()
         };
         // The return address was pushed after the stack pointer of this frame's caller was set.
-        if end <= sp || end % 8 != 0 {
+        if end <= sp || !end.is_multiple_of(8) {
             return Err(Lost);
         }
         let at = end.checked_sub(rule.return_address()).ok_or(Lost)?;
