@@ -250,6 +250,12 @@ mod innocent {
         Some((db, pool))
     }
 
+    /// On a starved machine a wait of a second is true; five are not.
+    fn config() -> Config {
+        let config = Config::default().wait(Duration::from_secs(5));
+        config.detail(leaktrace::Detail::Backtrace)
+    }
+
     /// Whatever is said at all would be a false alarm here.
     fn assert_silent(bench: &Bench) {
         let said = bench.findings.all();
@@ -258,7 +264,7 @@ mod innocent {
 
     #[tokio::test]
     async fn twenty_statements_at_once_on_a_pool_of_ten() {
-        let bench = Bench::new(Config::default().detail(leaktrace::Detail::Backtrace));
+        let bench = Bench::new(config());
         let Some((_db, pool)) = pg(&bench).await else {
             return;
         };
@@ -275,7 +281,7 @@ mod innocent {
 
     #[tokio::test]
     async fn sixty_four_requests_of_two_statements_in_sequence() {
-        let bench = Bench::new(Config::default().detail(leaktrace::Detail::Backtrace));
+        let bench = Bench::new(config());
         let Some((_db, pool)) = pg(&bench).await else {
             return;
         };
