@@ -3,6 +3,8 @@
 //! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them. Nor for
 //! what hooks do: see `hooks`.
 
+mod making;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use log::LevelFilter;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
-use super::hooks::{Hooks, Ours, Told};
+use super::hooks::Hooks;
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
 
@@ -98,7 +100,8 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// Sets whether the backend of each connection is learned. Default: true.
     ///
-    /// Without it a statement whose caller went away cannot be cancelled on the server.
+    /// Without it a statement whose caller went away cannot be cancelled on the server, and the server
+    /// is not asked about holders ([`Config::witness`](crate::Config::witness)).
     ///
     /// # Cost
     /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`
@@ -324,72 +327,6 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn connect_lazy_with(self, options: ConnectOptions<DB>) -> Pool<DB> {
         let (raw, watch) = self.split();
         watch.over(raw.connect_lazy_with(options))
-    }
-
-    /// sqlx's options with all hooks, and what is left to do with the pool.
-    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch<DB>) {
-        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
-        let watch = Watch {
-            name: self.name,
-            monitor: self.monitor,
-            return_limit: self.return_limit,
-            unprepared: self.unprepared,
-            learns: self.own && identify,
-            // The hooks of foreign options are in `raw` already.
-            stated: self.hooks.clone().alone(self.raw.clone()),
-            told: Told::default(),
-        };
-        let raw = if self.own {
-            let told = Arc::clone(&watch.told);
-            let base = self.raw.get_max_connections();
-            let raw = self.raw.max_connections(base.saturating_add(self.overflow));
-            let base = (self.overflow > 0).then_some(base);
-            let ours = Ours {
-                identify,
-                bypass: self.bypass,
-                base,
-            };
-            self.hooks.install(raw, ours, told)
-        } else {
-            self.raw
-        };
-        (raw, watch)
-    }
-}
-
-/// What is done with the pool once sqlx has made it.
-struct Watch<DB: Database> {
-    name: Option<String>,
-    monitor: Option<Monitor>,
-    return_limit: Option<Duration>,
-    unprepared: bool,
-    /// Hooks of ours learn which backend a connection has.
-    learns: bool,
-    /// What the user set, for [`Pool::options`].
-    stated: sqlx::pool::PoolOptions<DB>,
-    told: Told,
-}
-
-impl<DB: Database> Watch<DB> {
-    fn over(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
-        let name = self.name.as_deref().unwrap_or(DB::NAME);
-        let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
-        let pool = monitor.watch(name, pool);
-        if let Some(limit) = self.return_limit {
-            pool.record().returns.set_limit(limit);
-        }
-        if self.unprepared {
-            pool.record().set_unprepared();
-        }
-        pool.record().state(Box::new(self.stated));
-        if self.learns {
-            pool.record().set_learns();
-        }
-        // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
-        let _ = self
-            .told
-            .set((monitor.clone(), Arc::downgrade(pool.record())));
-        pool
     }
 }
 
