@@ -215,10 +215,13 @@ fn each_module(visit: &mut dyn FnMut(&Module<'_>) -> bool) {
     }
 }
 
-/// Copies of the tables of this program: the header with its address, and the segment that has the
-/// table itself.
+/// Bytes and the address at which the process has them.
 #[cfg(test)]
-pub(super) fn tables_of_program() -> Option<((usize, Vec<u8>), Vec<u8>, usize)> {
+type Copied = (usize, Vec<u8>);
+
+/// Copies of the tables of this program: the header, and the segment that has the table itself.
+#[cfg(test)]
+pub(super) fn tables_of_program() -> Option<(Copied, Copied)> {
     let mut copies = None;
     each_module(&mut |module| {
         let header = module
@@ -231,7 +234,7 @@ pub(super) fn tables_of_program() -> Option<((usize, Vec<u8>), Vec<u8>, usize)> 
         copies = module.bytes(from).map(|segment| {
             let offset = from - segment.address;
             let header = segment.bytes[offset..][..to - from].to_vec();
-            ((from, header), segment.bytes.to_vec(), segment.address)
+            ((from, header), (segment.address, segment.bytes.to_vec()))
         });
         false
     });

@@ -60,7 +60,7 @@ impl Rule {
         self.0 >> 13 != 0
     }
 
-    pub(super) fn from_fp(self) -> bool {
+    pub(super) fn is_from_fp(self) -> bool {
         self.0 & 1 != 0
     }
 

@@ -64,7 +64,7 @@ impl Tables {
 fn parts(rule: Rule) -> (bool, usize, usize, usize) {
     assert!(rule.is_frame(), "{rule:?}");
     let (size, fp) = (rule.size(), rule.saved_fp());
-    (rule.from_fp(), size, fp, rule.return_address())
+    (rule.is_from_fp(), size, fp, rule.return_address())
 }
 
 /// Four functions of aarch64, as `llvm-mc` 14 wrote them from:
@@ -326,7 +326,7 @@ proptest! {
 /// none of the same with changed bytes does harm.
 #[test]
 fn the_tables_of_a_real_program_are_read_sound_and_corrupt() {
-    let (header, mut copy, base) = super::modules::tables_of_program().expect("unwind tables");
+    let (header, (base, mut copy)) = super::modules::tables_of_program().expect("unwind tables");
     let word = |at: usize| i32::from_ne_bytes(header.1[at..at + 4].try_into().expect("4 bytes"));
     let count = word(8) as usize;
     assert!(count > 1_000, "{count}");

@@ -78,7 +78,7 @@ pub(super) fn walk<A: Arch>(
         if !rule.is_frame() {
             return if rule == Rule::END { Ok(()) } else { Err(Lost) };
         }
-        let end = if rule.from_fp() {
+        let end = if rule.is_from_fp() {
             // At most one a frame, and there are no more frames than that.
             if let Some(slot) = trail.fps.get_mut(trail.fps_len) {
                 *slot = (fp_source, fp);
