@@ -308,3 +308,121 @@ impl Return {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
+
+    use futures_core::future::BoxFuture;
+
+    use super::super::cell::Begun;
+    use super::super::holder::HolderKind;
+    use super::super::pool::{Attempt, Policy, PoolRecord};
+    use super::super::testimony::{Answer, Question};
+    use super::*;
+
+    /// A server that gives the same answer to everybody, and counts the questions.
+    struct Server {
+        word: Word,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Gauges for Server {
+        fn identity(&self) -> usize {
+            1
+        }
+        fn max(&self) -> u32 {
+            1
+        }
+        fn size(&self) -> u32 {
+            1
+        }
+        fn idle(&self) -> u32 {
+            0
+        }
+        fn acquire_timeout(&self) -> Duration {
+            Duration::from_secs(30)
+        }
+        fn attempt(&self) -> Attempt {
+            Box::pin(async { Ok(()) })
+        }
+        fn ask(&self, _: Option<i64>, _: bool) -> BoxFuture<'static, Word> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let word = self.word;
+            Box::pin(async move { word })
+        }
+        fn testify(&self, _: Question) -> BoxFuture<'static, Answer> {
+            Box::pin(pending())
+        }
+    }
+
+    /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
+    /// what was done, at which age, and how many were left behind.
+    async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
+        let asked = Arc::<AtomicUsize>::default();
+        let server = Server {
+            word,
+            asked: Arc::clone(&asked),
+        };
+        let pool = Arc::new(PoolRecord::new(1, "orders", Box::new(server)));
+        let begun = Begun {
+            pool: Arc::clone(&pool),
+            kind: HolderKind::Connection,
+            policy: Policy::default(),
+            waited: Duration::ZERO,
+            acquired_by: None,
+            stack: None,
+            scope: None,
+            task: None,
+            span: None,
+        };
+        let cell = Arc::new(Cell::new(1, Moment::now(), begun));
+        let returning = pool.returns.begin(&cell, Some(7), &Handle::current());
+        let began = Moment::now();
+        let walk = tokio::spawn(pending::<()>());
+        returning.task()(walk.abort_handle());
+        let mut done = Vec::new();
+        let mut age = Duration::ZERO;
+        while age <= until {
+            let before = asked.load(Ordering::SeqCst);
+            let (stuck, _) = pool.look_at_returns(began.after(age));
+            done.extend(stuck.iter().map(|stuck| (age.as_secs(), stuck.done)));
+            if asked.load(Ordering::SeqCst) > before {
+                // Its answer is a task: it runs before the next look.
+                tokio::task::yield_now().await;
+            }
+            age += Duration::from_millis(100);
+        }
+        let orphaned = pool.status(began.after(age)).orphaned;
+        tokio::task::yield_now().await;
+        (done, orphaned, walk.is_finished())
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_ended_is_kept_for_a_minute_and_then_orphaned() {
+        for (word, kept) in [
+            (Word::Cancelled, Done::Cancelled),
+            (Word::Unknown, Done::Kept),
+        ] {
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(59)).await;
+            assert_eq!((done, orphaned, gone), (vec![(5, kept)], 0, false));
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
+            assert_eq!(done, [(5, kept), (60, Done::Orphaned)], "each once");
+            assert_eq!((orphaned, gone), (1, true), "and its permit is back");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_over_on_the_server_or_cannot_be_reached_is_closed_at_the_limit() {
+        for (word, closed) in [
+            (Word::Idle, Done::ClosedIdle),
+            (Word::Unreachable, Done::ClosedUnreachable),
+        ] {
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(4)).await;
+            assert_eq!((done, orphaned, gone), (vec![], 0, false));
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
+            assert_eq!((done, orphaned, gone), (vec![(5, closed)], 0, true));
+        }
+    }
+}

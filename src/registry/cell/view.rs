@@ -53,6 +53,10 @@ impl Cell {
             },
             server: None,
             phase: live.phase,
+            returning_for: live
+                .released_at
+                .filter(|_| live.phase == Phase::Returning)
+                .map(|since| now.since(since)),
             scope: self.scope.as_ref().map(ScopeInfo::of),
             cut: live.cut,
             task_id: self.task.map(|task| task.to_string()),
