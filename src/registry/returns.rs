@@ -83,6 +83,8 @@ struct Return {
 /// The returns of one pool.
 pub(crate) struct Returns {
     list: Mutex<HashMap<u64, Arc<Return>>>,
+    /// Their statement was cancelled, and they arrived before anybody had looked again.
+    unsaid: Mutex<Vec<Arc<Return>>>,
     limit: AtomicU64,
     next_id: AtomicU64,
     /// When the server was last found to be unreachable: then the others need not ask.
@@ -93,6 +95,7 @@ impl Default for Returns {
     fn default() -> Self {
         Self {
             list: Mutex::default(),
+            unsaid: Mutex::default(),
             limit: AtomicU64::new(nanos(Self::LIMIT)),
             next_id: AtomicU64::new(0),
             unreachable: Mutex::default(),
@@ -140,7 +143,11 @@ impl Returning {
 
 impl Drop for Returning {
     fn drop(&mut self) {
-        self.cell.pool.returns.list.lock().remove(&self.id);
+        let returns = &self.cell.pool.returns;
+        if *self.this.state.lock() == State::Answered(Word::Cancelled) {
+            returns.unsaid.lock().push(Arc::clone(&self.this));
+        }
+        returns.list.lock().remove(&self.id);
     }
 }
 
@@ -163,7 +170,7 @@ impl Returns {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.lock().is_empty()
+        self.list.lock().is_empty() && self.unsaid.lock().is_empty()
     }
 
     pub(crate) fn begin(
@@ -214,14 +221,10 @@ impl Returns {
             if done == Done::Orphaned {
                 orphan();
             }
-            if each.told.lock().replace(done) != Some(done) {
-                stuck.push(Stuck {
-                    cell: Arc::clone(&each.cell),
-                    since: each.since,
-                    done,
-                });
-            }
+            stuck.extend(each.tell(done));
         }
+        let unsaid = std::mem::take(&mut *self.unsaid.lock());
+        stuck.extend(unsaid.iter().filter_map(|each| each.tell(Done::Cancelled)));
         (stuck, next)
     }
 
@@ -285,6 +288,16 @@ impl Returns {
 }
 
 impl Return {
+    /// What is to be told, unless it was.
+    fn tell(&self, done: Done) -> Option<Stuck> {
+        let told = self.told.lock().replace(done);
+        (told != Some(done)).then(|| Stuck {
+            cell: Arc::clone(&self.cell),
+            since: self.since,
+            done,
+        })
+    }
+
     fn is_asking(&self) -> bool {
         matches!(*self.state.lock(), State::Asking(_))
     }
@@ -357,13 +370,11 @@ mod tests {
         }
     }
 
-    /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
-    /// what was done, at which age, and how many were left behind.
-    async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
-        let asked = Arc::<AtomicUsize>::default();
+    /// A pool whose server says so, and one of its checkouts.
+    fn checkout(word: Word, asked: &Arc<AtomicUsize>) -> (Arc<PoolRecord>, Arc<Cell>) {
         let server = Server {
             word,
-            asked: Arc::clone(&asked),
+            asked: Arc::clone(asked),
         };
         let pool = Arc::new(PoolRecord::new(1, "orders", Box::new(server)));
         let begun = Begun {
@@ -378,6 +389,14 @@ mod tests {
             span: None,
         };
         let cell = Arc::new(Cell::new(1, Moment::now(), begun));
+        (pool, cell)
+    }
+
+    /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
+    /// what was done, at which age, and how many were left behind.
+    async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
+        let asked = Arc::<AtomicUsize>::default();
+        let (pool, cell) = checkout(word, &asked);
         let returning = pool.returns.begin(&cell, Some(7), &Handle::current());
         let began = Moment::now();
         let walk = tokio::spawn(pending::<()>());
@@ -410,6 +429,29 @@ mod tests {
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
             assert_eq!(done, [(5, kept), (60, Done::Orphaned)], "each once");
             assert_eq!((orphaned, gone), (1, true), "and its permit is back");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancel_is_told_also_when_its_return_arrives_before_the_next_look() {
+        for (word, told) in [
+            (Word::Cancelled, &[Done::Cancelled][..]),
+            // The twin: it was over, and arrived by itself.
+            (Word::Idle, &[]),
+        ] {
+            let (pool, cell) = checkout(word, &Arc::default());
+            let returning = pool.returns.begin(&cell, Some(7), &Handle::current());
+            let late = Moment::now().after(Duration::from_secs(5));
+            assert!(pool.look_at_returns(late).0.is_empty(), "it is being asked");
+            tokio::task::yield_now().await;
+            assert!(returning.leave().await, "it was asked");
+            drop(returning);
+            assert_eq!(pool.returns.is_empty(), told.is_empty());
+            for told in [told, &[]] {
+                let (stuck, _) = pool.look_at_returns(late);
+                let done: Vec<Done> = stuck.iter().map(|stuck| stuck.done).collect();
+                assert_eq!(done, told, "{word:?}, once");
+            }
         }
     }
 

@@ -93,12 +93,30 @@ async fn there_are_never_more_idle_than_the_pool_has() {
 
 /// A statement was cut, and which backend runs it was never learned: it cannot be cancelled, and
 /// closing it would leave it running. So its place is kept until it ends.
+///
+/// The server is given 0.9 s to answer. On a busy machine it may take longer, and the connection is
+/// closed: that is no failure, and the next round may be luckier.
 async fn is_kept(
+    stage: &mut Stage,
+    pool: &leaktrace::Pool<Postgres>,
+    take: impl AsyncFn() -> leaktrace::PoolConnection<Postgres>,
+    findings: &Capture<Finding>,
+) {
+    for _ in 0..20 {
+        if is_kept_now(stage, pool, take().await, findings).await {
+            return;
+        }
+    }
+    panic!("the server never answered in time");
+}
+
+async fn is_kept_now(
     stage: &mut Stage,
     pool: &leaktrace::Pool<Postgres>,
     mut conn: leaktrace::PoolConnection<Postgres>,
     findings: &Capture<Finding>,
-) {
+) -> bool {
+    findings.take();
     let slow = sqlx::raw_sql("SELECT pg_sleep(60)");
     assert!(cut(slow.execute(&mut *conn), 1).await.is_none());
     let Observer::Postgres(observer) = &mut stage.observer else {
@@ -117,6 +135,15 @@ async fn is_kept(
                 .cloned()
         })
         .await;
+    if stuck.headline.contains("does not answer") {
+        assert!(observer.cancel(sleeper.pid).await);
+        eventually("it ends", LONG, async || {
+            let all = observer.backends().await;
+            all.iter().all(|one| one.pid != sleeper.pid)
+        })
+        .await;
+        return false;
+    }
     assert!(
         stuck.headline.contains("is not known"),
         "{}",
@@ -138,6 +165,7 @@ async fn is_kept(
         all.iter().any(|one| one.pid == sleeper.pid),
         "it is the same one, not closed"
     );
+    true
 }
 
 #[tokio::test]
@@ -150,8 +178,8 @@ async fn a_return_of_a_watched_pool_is_kept_while_something_may_run() {
     let sink = findings.clone();
     monitor.add_sink(move |finding: &Finding| sink.push(finding.clone()));
     let pool = monitor.watch("orders", raw::<Postgres>(&stage, 1).await);
-    let conn = pool.acquire().await.expect("a connection");
-    is_kept(&mut stage, &pool, conn, &findings).await;
+    let take = async || pool.acquire().await.expect("a connection");
+    is_kept(&mut stage, &pool, take, &findings).await;
 }
 
 #[tokio::test]
@@ -161,8 +189,12 @@ async fn a_return_after_try_acquire_is_kept_while_something_may_run() {
     };
     let limit = Duration::from_millis(300);
     let (pool, findings) = crate::stage::ours_with_limit::<Postgres>(&stage, 1, limit).await;
-    let conn = eventually("an idle one", LONG, async || pool.try_acquire()).await;
-    is_kept(&mut stage, &pool, conn, &findings).await;
+    let take = async || {
+        // Only what is idle can be tried.
+        drop(pool.acquire().await.expect("a connection"));
+        eventually("an idle one", LONG, async || pool.try_acquire()).await
+    };
+    is_kept(&mut stage, &pool, take, &findings).await;
 }
 
 /// The twin: where the server cannot be asked either, it is closed.
