@@ -37,7 +37,7 @@ mod sync;
 mod testing;
 mod watchdog;
 
-pub use config::{Config, ConfigError, Detail, Threshold};
+pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};
 pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
 #[cfg(feature = "tower")]
 pub use layer::{ScopeBody, ScopeFuture, ScopeLayer, ScopeService};

@@ -4,100 +4,15 @@
 //! variable to its default, its parser and its sentence. Not responsible for changing settings while
 //! running: the monitor does that.
 
+mod choices;
 mod variables;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use self::variables::{DETAIL_VALUES, parse_detail};
+pub use self::choices::{Detail, Threshold, Unwinder};
 pub use self::variables::{VARIABLES, Variable};
-
-/// How much is recorded of each checkout.
-///
-/// Can be changed while running, with [`Monitor::set_detail`](crate::Monitor::set_detail).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Detail {
-    /// The kill switch: no holder is recorded. Counters and the rollback guarantee stay.
-    Off,
-    /// Who, where, since when, for which request. Silent about a holder that is merely old.
-    #[default]
-    Location,
-    /// Also the stack of each checkout; holders past their threshold are reported.
-    Backtrace,
-}
-
-impl Detail {
-    const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
-
-    pub(crate) fn from_index(index: u8) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|detail| *detail as u8 == index)
-            .unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Detail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Detail::Off => "off",
-            Detail::Location => "location",
-            Detail::Backtrace => "backtrace",
-        })
-    }
-}
-
-impl FromStr for Detail {
-    type Err = ConfigError;
-
-    fn from_str(value: &str) -> Result<Self, ConfigError> {
-        parse_detail(value).ok_or_else(|| ConfigError::new("detail", value, DETAIL_VALUES))
-    }
-}
-
-/// The hold time beyond which a holder is overdue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Threshold {
-    /// Half of the pool's `acquire_timeout`, at most 10 s and at least 1 s.
-    #[default]
-    Auto,
-    /// The same for every pool.
-    Fixed(Duration),
-}
-
-impl Threshold {
-    /// The hold time this means for a pool with that `acquire_timeout`.
-    pub(crate) fn for_pool(self, acquire_timeout: Duration) -> Duration {
-        match self {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Auto => {
-                (acquire_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(10))
-            }
-        }
-    }
-}
-
-impl From<Duration> for Threshold {
-    fn from(threshold: Duration) -> Self {
-        Threshold::Fixed(threshold)
-    }
-}
-
-impl PartialEq<Duration> for Threshold {
-    fn eq(&self, other: &Duration) -> bool {
-        matches!(self, Threshold::Fixed(threshold) if threshold == other)
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Threshold::Auto => f.write_str("auto"),
-            Threshold::Fixed(threshold) => humantime::format_duration(*threshold).fmt(f),
-        }
-    }
-}
 
 /// The settings of a [`Monitor`](crate::Monitor).
 ///
@@ -121,6 +36,7 @@ pub struct Config {
     grace: Duration,
     strict: bool,
     witness: bool,
+    unwinder: Unwinder,
 }
 
 impl Default for Config {
@@ -135,6 +51,7 @@ impl Default for Config {
             grace: Duration::from_secs(1),
             strict: false,
             witness: true,
+            unwinder: Unwinder::Auto,
         }
     }
 }
@@ -249,10 +166,16 @@ impl Config {
     /// of a holder that is about to be reported. Default: true.
     ///
     /// # Cost
-    /// At most one connection per pool every 5 s, for less than a second, and only when something is
-    /// about to be said; two the first time. See `docs/guide.md`.
+    /// At most one connection per pool and second, for less than a second, and only when something new
+    /// is about to be said; two the first time. See `docs/guide.md`.
     pub fn witness(mut self, witness: bool) -> Self {
         self.witness = witness;
+        self
+    }
+
+    /// Sets how stacks are walked. Default: [`Unwinder::Auto`].
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = unwinder;
         self
     }
 
@@ -300,6 +223,11 @@ impl Config {
     pub fn get_strict(&self) -> bool {
         self.strict
     }
+
+    /// How stacks are walked.
+    pub fn get_unwinder(&self) -> Unwinder {
+        self.unwinder
+    }
 }
 
 /// The value of a variable. One that is no text is shown as well as it can be, so that it is not
@@ -308,13 +236,14 @@ pub(crate) fn from_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A setting that cannot be read: which, its value, and what is allowed.
+/// A setting that cannot be read or used: which, its value, and what is allowed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}={value:?} cannot be read; allowed: {allowed}")]
+#[error("{variable}={value:?} cannot be {verb}; allowed: {allowed}")]
 pub struct ConfigError {
-    variable: &'static str,
+    variable: Cow<'static, str>,
     value: String,
-    allowed: &'static str,
+    allowed: Cow<'static, str>,
+    verb: &'static str,
 }
 
 impl fmt::Debug for ConfigError {
@@ -325,28 +254,54 @@ impl fmt::Debug for ConfigError {
 }
 
 impl ConfigError {
-    fn new(variable: &'static str, value: &str, allowed: &'static str) -> Self {
+    /// A value that cannot be read, also of a setting of your own. It is shown: no secrets.
+    ///
+    /// ```
+    /// let error = leaktrace::ConfigError::new("PORT", "http", "a number up to 65535");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     r#"PORT="http" cannot be read; allowed: a number up to 65535"#
+    /// );
+    /// ```
+    pub fn new(
+        variable: impl Into<Cow<'static, str>>,
+        value: &str,
+        allowed: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
-            variable,
+            variable: variable.into(),
             // A value pasted into the wrong variable may be long.
             value: value.chars().take(100).collect(),
-            allowed,
+            allowed: allowed.into(),
+            verb: "read",
+        }
+    }
+
+    /// A value that can be read and contradicts another setting; `allowed` names that one.
+    pub fn contradiction(
+        variable: impl Into<Cow<'static, str>>,
+        value: &str,
+        allowed: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            verb: "used",
+            ..Self::new(variable, value, allowed)
         }
     }
 
     /// The variable or setting that is wrong.
     pub fn variable(&self) -> &str {
-        self.variable
+        &self.variable
     }
 
-    /// The value that cannot be read.
+    /// The value that cannot be read or used.
     pub fn value(&self) -> &str {
         &self.value
     }
 
     /// What it may be set to.
     pub fn allowed(&self) -> &str {
-        self.allowed
+        &self.allowed
     }
 }
 
@@ -394,6 +349,16 @@ mod tests {
         for detail in Detail::ALL {
             assert_eq!(detail.to_string().parse(), Ok(detail));
             assert_eq!(Detail::from_index(detail as u8), detail);
+        }
+    }
+
+    #[test]
+    fn the_unwinder_is_read_in_any_case() {
+        let read = |value| with("DB_LEAK_UNWINDER", value).map(|c| c.unwinder);
+        assert_eq!(read("Portable"), Ok(Unwinder::Portable));
+        assert_eq!(read("AUTO"), Ok(Unwinder::Auto));
+        for unwinder in [Unwinder::Auto, Unwinder::Portable] {
+            assert_eq!(unwinder.to_string().parse(), Ok(unwinder));
         }
     }
 

@@ -13,16 +13,8 @@ pub(crate) const SAME_MOMENT: Duration = Duration::from_millis(50);
 
 /// The remedy for a holder that is out for too long.
 pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
-    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
-    if let Some(waiter) = waiters.iter().find(own) {
-        let place = match &waiter.acquired_by {
-            Some(site) => format!("at {site}"),
-            None => "with a statement on the pool".to_string(),
-        };
-        return Some(format!(
-            "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
-            waiter.pool
-        ));
+    if let Some(text) = waits_itself(holder, waiters) {
+        return Some(text);
     }
     let line = holder
         .last_used_by
@@ -76,6 +68,20 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
         },
     };
     Some(text)
+}
+
+/// The remedy for a holder, of any age, whose owner waits for another connection.
+pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
+    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
+    let waiter = waiters.iter().find(own)?;
+    let place = match &waiter.acquired_by {
+        Some(site) => format!("at {site}"),
+        None => "with a statement on the pool".to_string(),
+    };
+    Some(format!(
+        "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
+        waiter.pool
+    ))
 }
 
 /// A statement runs: why it takes so long.

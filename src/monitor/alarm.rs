@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Monitor;
-use super::witness::is_worth_asking;
+use super::witness::{NEWS, is_worth_asking};
 use crate::clock::{Moment, span, time_of_day};
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
 use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
@@ -64,7 +64,7 @@ impl Monitor {
         };
         let now = Moment::now();
         let question = match &unsaid.alarm {
-            Some(alarm) if asks => self.question(record, &alarm.snapshot, now),
+            Some(alarm) if asks => self.question(record, &alarm.snapshot, NEWS, now),
             _ => None,
         };
         if question.is_none() && !connects {

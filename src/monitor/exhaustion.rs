@@ -13,13 +13,16 @@ use super::Monitor;
 use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
-use super::witness::is_worth_asking;
+use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
 use crate::judge::{Connecting, causes, stuck};
 use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
+
+/// As long a wait without any cause is looked at again before it is said.
+const UNEXPLAINED: Duration = Duration::from_millis(250);
 
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
@@ -80,12 +83,12 @@ impl Monitor {
                 .deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
             // Before it is due, so that what the server says is there by then.
             let is_suspected = stuck.suspected.contains(&pool.id);
-            let may_be_due = waited * 4 > wait * 3;
+            let may_be_due = waited * 4 > wait * 3 && !state.episodes.has_spoken(pool.id);
             if (is_suspected && waited * 2 > patience(timeout)) || may_be_due {
                 let of_pool = |holder: &Holder| holder.pool_id == pool.id;
                 let mut holders = snapshot.holders.iter().filter(|holder| of_pool(holder));
                 if holders.any(is_worth_asking) {
-                    self.have_asked(&record, snapshot, now);
+                    self.have_asked(&record, snapshot, EXHAUSTED, now);
                 }
             }
             let may_be_heard =
@@ -111,21 +114,23 @@ impl Monitor {
                     continue;
                 }
             }
+            let mut evidence = state.looks.evidence(pool.id, now);
+            evidence.deadlock = deadlock;
+            evidence.stalled = runtime.sentence();
+            let cause = causes(pool, snapshot, &evidence);
+            let cause = cause.first().map(|cause| cause.kind);
+            // What is granted at this moment is nobody's yet: the next look knows whose.
+            if cause.is_none() && left.is_none() && waited < wait + wait.min(UNEXPLAINED) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             let id = state
                 .episodes
                 .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
                     door.lock().new_id()
                 });
             if let Some(id) = id {
-                let mut evidence = state.looks.evidence(pool.id, now);
-                evidence.deadlock = deadlock;
-                evidence.stalled = runtime.sentence();
-                let cause = causes(pool, snapshot, &evidence);
-                let class = (
-                    pool.id,
-                    Stage::Waiting,
-                    cause.first().map(|cause| cause.kind),
-                );
+                let class = (pool.id, Stage::Waiting, cause);
                 let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
                 if !state.episodes.speaks(class, interval, now, admits) {
                     is_repeated = true;

@@ -28,10 +28,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !monitor.has_suspects()
-        && !registry
-            .pools()
-            .iter()
-            .any(|pool| pool.is_closing() || !pool.returns.is_empty())
+        && !registry.pools().iter().any(|pool| pool.is_closing())
     {
         let now = Moment::now();
         let is_used_raw = registry
@@ -49,6 +46,9 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
+    if everything {
+        registry.stacks.refresh();
+    }
     let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
     let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,

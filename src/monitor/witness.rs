@@ -56,14 +56,17 @@ impl Drop for Pending {
     }
 }
 
-/// The least time between two questions about one pool.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// The least time between two questions about one pool, when something new is about to be said.
+pub(super) const NEWS: Duration = Duration::from_secs(1);
+/// The same, while somebody waits for the pool.
+pub(super) const EXHAUSTED: Duration = Duration::from_secs(5);
 /// A question that takes longer than this has failed.
 const LIMIT: Duration = Duration::from_millis(1100);
 /// So much later than its limit a finding may be, when the answer is on its way.
 const LATE: Duration = Duration::from_millis(250);
-/// As long before its limit a holder is asked about, so that the answer is there in time.
-const AHEAD: Duration = Duration::from_secs(1);
+/// As long before its limit a holder is asked about, so that the answer is there in time. Less than
+/// [`NEWS`]: one question is enough.
+const AHEAD: Duration = Duration::from_millis(800);
 
 impl Monitor {
     /// Has the servers asked about holders of whom something is, or is about to be, said. Answers
@@ -81,7 +84,11 @@ impl Monitor {
         let claimed: HashMap<_, _> = claims.iter().map(|claim| (claim.holder, claim)).collect();
         let mut pools = HashSet::new();
         let mut next: Option<Duration> = None;
-        let door = self.0.door.lock();
+        let mut door = self.0.door.lock();
+        if !door.has_room(now) {
+            // Nothing would be said.
+            return None;
+        }
         for holder in snapshot.holders.iter().filter(|holder| is_known(holder)) {
             let due = due_in(holder);
             let ahead = AHEAD.min(holder.threshold / 4);
@@ -98,7 +105,7 @@ impl Monitor {
         drop(door);
         for pool in pools {
             if let Some(record) = self.record(pool) {
-                self.have_asked(&record, snapshot, now);
+                self.have_asked(&record, snapshot, NEWS, now);
             }
         }
         next
@@ -122,10 +129,17 @@ impl Monitor {
     }
 
     /// Has the server asked about this pool's holders, unless it was not long ago.
-    pub(super) fn have_asked(&self, record: &Arc<PoolRecord>, snapshot: &Snapshot, now: Moment) {
-        let (Some(runtime), Some(question)) =
-            (record.runtime(), self.question(record, snapshot, now))
-        else {
+    pub(super) fn have_asked(
+        &self,
+        record: &Arc<PoolRecord>,
+        snapshot: &Snapshot,
+        interval: Duration,
+        now: Moment,
+    ) {
+        let (Some(runtime), Some(question)) = (
+            record.runtime(),
+            self.question(record, snapshot, interval, now),
+        ) else {
             return;
         };
         runtime.spawn(question);
@@ -137,6 +151,7 @@ impl Monitor {
         &self,
         record: &Arc<PoolRecord>,
         snapshot: &Snapshot,
+        interval: Duration,
         now: Moment,
     ) -> Option<impl Future<Output = ()> + Send + 'static> {
         if !self.0.config.get_witness() || self.detail() == Detail::Off {
@@ -147,7 +162,6 @@ impl Monitor {
         if !holders.iter().any(|holder| is_known(holder)) {
             return None;
         }
-        let interval = INTERVAL.min(self.0.config.get_report_interval());
         let is_first = {
             let mut questions = self.0.questions.lock();
             let live = |pool: &u64| snapshot.pools.iter().any(|known| known.id == *pool);

@@ -8,20 +8,24 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::{Database, Error};
 
+use super::alive::{Alive, Backends, Made};
 use super::probe::{self, Found};
 use super::witness::{self, Server};
 use crate::monitor::Monitor;
 use crate::registry::PoolRecord;
 
+thread_local! {
+    /// What the poll of an acquire that runs on this thread has learned; `None` outside of any.
+    static LEARNING: Cell<Option<Learned>> = const { Cell::new(None) };
+}
+
 tokio::task_local! {
-    /// The backend of the connection that is being acquired here.
-    static BACKEND: Cell<Option<i64>>;
     /// The connection that returns here was settled by its guard.
     static PROVEN: ();
 }
@@ -29,21 +33,57 @@ tokio::task_local! {
 /// As long as a return may take where nothing else was said.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Acquires, and answers the backend that the hooks have learned.
-pub(super) async fn learning<T>(
-    acquire: impl Future<Output = Result<T, Error>>,
-) -> Result<(T, Option<i64>), Error> {
-    BACKEND
-        .scope(Cell::new(None), async {
-            let acquired = acquire.await?;
-            Ok((acquired, BACKEND.with(Cell::get)))
-        })
-        .await
+/// What hooks learn of the connection that is being acquired.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    backend: Option<i64>,
+    /// When the poll began.
+    polled_at: Option<Instant>,
 }
 
-/// Returns a connection that need not be settled.
-pub(super) async fn proven(returning: impl Future<Output = ()>) {
-    PROVEN.scope((), returning).await;
+impl Learned {
+    /// Polls an acquire; what hooks learn in it is kept here.
+    pub(super) fn during<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        /// Also while a panic of a user's hook unwinds.
+        struct Restore(Option<Learned>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let _ = LEARNING.try_with(|cell| cell.set(self.0));
+            }
+        }
+        self.polled_at = Some(Instant::now());
+        // A hook may acquire from another pool: its poll lies within this one.
+        let _restore = Restore(LEARNING.replace(Some(*self)));
+        let polled = poll();
+        if let Some(learned) = LEARNING.get() {
+            *self = learned;
+        }
+        polled
+    }
+
+    pub(super) fn backend(self) -> Option<i64> {
+        self.backend
+    }
+
+    /// When a connection of that age was made; `None` outside of an acquire.
+    fn made(age: Duration) -> Option<Made> {
+        let before = LEARNING.get()?.polled_at?;
+        Made::within(before, Instant::now(), age)
+    }
+
+    /// Notes the backend for the acquire that is being polled, if there is one: the pool's own
+    /// maintenance opens connections too.
+    fn note(backend: Option<i64>) {
+        if let Some(learned) = LEARNING.get() {
+            LEARNING.set(Some(Self { backend, ..learned }));
+        }
+    }
+}
+
+/// Returns a connection that need not be settled. No `async fn`: that would keep room for the future
+/// twice, and sqlx's is large.
+pub(super) fn proven<F: Future<Output = ()>>(returning: F) -> impl Future<Output = ()> + use<F> {
+    PROVEN.scope((), returning)
 }
 
 pub(super) type Hook<DB, T> = Arc<
@@ -85,12 +125,37 @@ impl<DB: Database> Clone for Hooks<DB> {
 /// Who is told of what the hooks find; known once the pool is watched.
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
+/// What our hooks do beside the user's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ours {
+    /// Learn the backend of each connection.
+    pub(super) identify: bool,
+    /// A connection that has been idle for less is given out without a question.
+    pub(super) bypass: Duration,
+    /// How many connections stay when nobody needs more.
+    pub(super) base: Option<u32>,
+}
+
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    /// The user's hooks alone.
+    pub(super) fn alone(self, mut raw: PoolOptions<DB>) -> PoolOptions<DB> {
+        if let Some(user) = self.after_connect {
+            raw = raw.after_connect(move |conn, meta| user(conn, meta));
+        }
+        if let Some(user) = self.before_acquire {
+            raw = raw.before_acquire(move |conn, meta| user(conn, meta));
+        }
+        if let Some(user) = self.after_release {
+            raw = raw.after_release(move |conn, meta| user(conn, meta));
+        }
+        raw
+    }
+
+    /// Puts ours around them.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
-        identify: bool,
+        ours: Ours,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -98,28 +163,46 @@ impl<DB: Database> Hooks<DB> {
             before_acquire,
             after_release,
         } = self;
-        let identify = identify && DB::NAME != "SQLite";
-        if identify {
+        let backends = ours.identify.then(|| Arc::new(Backends::default()));
+        if let Some(backends) = &backends {
+            let backends = Arc::clone(backends);
+            let lifetime = raw.get_max_lifetime();
             raw = raw.after_connect(move |conn, meta| {
                 let user = after_connect.clone();
+                let backends = Arc::clone(&backends);
                 Box::pin(async move {
-                    learn::<DB>(conn).await?;
-                    match user {
-                        Some(user) => user(conn, meta).await,
-                        None => Ok(()),
+                    let backend = witness::backend::<DB>(conn).await?;
+                    if let Some(user) = user {
+                        user(conn, meta).await?;
                     }
+                    Learned::note(backend);
+                    if let Some(backend) = backend {
+                        // Last: sqlx notes the moment in this very poll.
+                        backends.connected(backend, Instant::now(), lifetime);
+                    }
+                    Ok(())
                 })
             });
         } else if let Some(user) = after_connect {
             raw = raw.after_connect(move |conn, meta| user(conn, meta));
         }
-        if identify && raw.get_test_before_acquire() {
+        let asks = raw.get_test_before_acquire();
+        if asks && (backends.is_some() || !ours.bypass.is_zero()) {
             raw = raw
                 .test_before_acquire(false)
                 .before_acquire(move |conn, meta| {
+                    let made = Learned::made(meta.age);
+                    if is_alive(backends.as_deref(), made, meta.idle_for < ours.bypass) {
+                        // Decided before anything is boxed.
+                        return match &before_acquire {
+                            Some(user) => user(conn, meta),
+                            None => Box::pin(Alive),
+                        };
+                    }
                     let user = before_acquire.clone();
+                    let backends = backends.clone();
                     Box::pin(async move {
-                        if let Err(error) = learn::<DB>(conn).await {
+                        if let Err(error) = ask::<DB>(conn, backends.as_deref(), made).await {
                             // As sqlx says it of its ping: the other end has hung up, no surprise.
                             tracing::info!(target: "leaktrace::pool", %error, "an idle connection does not answer");
                             return Ok(false);
@@ -134,10 +217,17 @@ impl<DB: Database> Hooks<DB> {
             raw = raw.before_acquire(move |conn, meta| user(conn, meta));
         }
         raw.after_release(move |conn, meta| {
+            let is_proven = PROVEN.try_with(|()| ()).is_ok();
+            if is_proven && ours.base.is_none() {
+                return match &after_release {
+                    Some(user) => user(conn, meta),
+                    None => Box::pin(Alive),
+                };
+            }
             let user = after_release.clone();
             let told = Arc::clone(&told);
             Box::pin(async move {
-                if PROVEN.try_with(|()| ()).is_err() {
+                if !is_proven {
                     match settle_in_time::<DB>(conn, &told).await {
                         Ok(Found::Clean) => {}
                         Ok(Found::Dirty) => {
@@ -153,6 +243,9 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
+                if ours.base.is_some_and(|base| is_too_many(&told, base)) {
+                    return Ok(false);
+                }
                 match user {
                     Some(user) => user(conn, meta).await,
                     None => Ok(true),
@@ -162,11 +255,45 @@ impl<DB: Database> Hooks<DB> {
     }
 }
 
-async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
+/// Whether a connection is given out without a question. Its backend, if that matters, is known
+/// then.
+fn is_alive(backends: Option<&Backends>, made: Option<Made>, is_fresh: bool) -> bool {
+    match (is_fresh, backends, made) {
+        (false, ..) => false,
+        (true, None, _) => true,
+        // Taken from the raw pool: nobody wants to know which backend it is.
+        (true, Some(_), None) => true,
+        (true, Some(backends), Some(made)) => match backends.of(made) {
+            Some(backend) => {
+                Learned::note(Some(backend));
+                true
+            }
+            None => false,
+        },
+    }
+}
+
+/// Asks whether the connection is alive, and where that is wanted for its backend in one go.
+async fn ask<DB: Database>(
+    conn: &mut DB::Connection,
+    backends: Option<&Backends>,
+    made: Option<Made>,
+) -> Result<(), Error> {
+    let Some(backends) = backends else {
+        return sqlx::Connection::ping(conn).await;
+    };
     let backend = witness::backend::<DB>(conn).await?;
-    // No task-local: the pool's own maintenance opened it.
-    let _ = BACKEND.try_with(|cell| cell.set(backend));
+    Learned::note(backend);
+    if let (Some(backend), Some(made)) = (backend, made) {
+        backends.learned(backend, made);
+    }
     Ok(())
+}
+
+/// Whether there are more connections than `base`, and nobody waits for one.
+fn is_too_many(told: &Told, base: u32) -> bool {
+    let record = told.get().and_then(|(_, record)| record.upgrade());
+    record.is_some_and(|record| record.has_more_than(base))
 }
 
 /// Settles, with a limit where the driver may wait for an answer that never comes.

@@ -4,6 +4,7 @@
 //! does while it is out (`conn`, `transaction`), nor for its way back (`way_back`).
 
 mod acquire;
+mod alive;
 mod checkout;
 mod close;
 mod conn;
@@ -39,7 +40,7 @@ pub use self::transaction::Transaction;
 use self::watch::SqlxGauges;
 use crate::clock::Moment;
 use crate::monitor::Monitor;
-use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus};
+use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus, Slots};
 use crate::site::CallSite;
 
 type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
@@ -71,9 +72,21 @@ type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
 /// ```
 pub struct Pool<DB: Database> {
     raw: sqlx::Pool<DB>,
-    record: Arc<PoolRecord>,
+    watched: Watched,
+}
+
+/// What an acquire takes along: everything but sqlx's pool, of which sqlx's own future has a share.
+#[derive(Clone)]
+struct Watched {
+    slots: Arc<Slots>,
     monitor: Monitor,
     policy: Policy,
+}
+
+impl Watched {
+    fn record(&self) -> &Arc<PoolRecord> {
+        self.slots.record()
+    }
 }
 
 impl<DB: Database> Pool<DB> {
@@ -119,11 +132,8 @@ impl<DB: Database> Pool<DB> {
         &self,
     ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
         let site = CallSite::caller();
-        let pool = self.clone();
-        async move {
-            let conn = pool.checkout(HolderKind::Connection, Some(site)).await?;
-            Ok(PoolConnection::new(conn))
-        }
+        let checkout = self.checkout(HolderKind::Connection, Some(site));
+        async move { checkout.await.map(PoolConnection::new) }
     }
 
     /// Checks a connection out if one is idle.
@@ -147,11 +157,8 @@ impl<DB: Database> Pool<DB> {
     ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static + use<DB>
     {
         let site = CallSite::caller();
-        let pool = self.clone();
-        async move {
-            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
-            Transaction::start_owned(conn, None).await
-        }
+        let checkout = self.checkout(HolderKind::Transaction, Some(site));
+        async move { Transaction::start_owned(checkout.await?, None).await }
     }
 
     /// Begins a transaction if a connection is idle.
@@ -184,12 +191,9 @@ impl<DB: Database> Pool<DB> {
         statement: impl SqlSafeStr,
     ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static {
         let site = CallSite::caller();
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Transaction, Some(site));
         let statement = statement.into_sql_str();
-        async move {
-            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
-            Transaction::start_owned(conn, Some(statement)).await
-        }
+        async move { Transaction::start_owned(checkout.await?, Some(statement)).await }
     }
 
     /// Begins a transaction with that statement if a connection is idle.
@@ -279,9 +283,12 @@ impl<DB: Database> Pool<DB> {
         SqlxGauges(self.raw.clone()).idle() as usize
     }
 
-    /// The options that sqlx's pool was made with.
+    /// The options as they were set. What leaktrace's own hooks change of them for sqlx's pool does
+    /// not show.
     pub fn options(&self) -> &sqlx::pool::PoolOptions<DB> {
-        self.raw.options()
+        let stated = self.record().stated();
+        let stated = stated.and_then(|options| options.downcast_ref());
+        stated.unwrap_or_else(|| self.raw.options())
     }
 
     /// The options for new connections.
@@ -300,34 +307,37 @@ impl<DB: Database> Pool<DB> {
     /// For `PgListener::connect_with`, `copy_in_raw` on a pool, and libraries that want sqlx's type.
     #[track_caller]
     pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
-        self.monitor.handed_out(&self.record, CallSite::caller());
+        let monitor = &self.watched.monitor;
+        monitor.handed_out(self.record(), CallSite::caller());
         &self.raw
     }
 
     /// The name under which it is watched.
     pub fn name(&self) -> &str {
-        &self.record.name
+        &self.record().name
+    }
+
+    fn record(&self) -> &Arc<PoolRecord> {
+        self.watched.record()
     }
 
     pub(crate) fn record_id(&self) -> u64 {
-        self.record.id
+        self.record().id
     }
 
     /// The monitor that watches it.
     pub fn monitor(&self) -> &Monitor {
-        &self.monitor
+        &self.watched.monitor
     }
 
     /// The counters of this moment.
     pub fn status(&self) -> PoolStatus {
-        self.record.status(Moment::now())
+        self.record().status(Moment::now())
     }
 
     /// Who holds a connection of this pool, oldest first.
     pub fn holders(&self) -> Vec<Holder> {
-        let mut holders = self.monitor.holders();
-        holders.retain(|holder| holder.pool_id == self.record.id);
-        holders
+        self.watched.holders()
     }
 
     /// The same pool under a label: reports name it, and [`Pool::threshold`] and
@@ -349,15 +359,15 @@ impl<DB: Database> Pool<DB> {
     #[must_use]
     pub fn labeled(&self, label: &'static str) -> Self {
         let mut pool = self.clone();
-        pool.policy.label = Some(label);
+        pool.watched.policy.label = Some(label);
         pool
     }
 
     /// The same pool with another threshold for the checkouts through this handle.
     #[must_use]
     pub fn threshold(mut self, threshold: Duration) -> Self {
-        self.policy.threshold = Some(threshold);
-        self.monitor.note_threshold(threshold);
+        self.watched.policy.threshold = Some(threshold);
+        self.watched.monitor.note_threshold(threshold);
         self
     }
 
@@ -365,7 +375,7 @@ impl<DB: Database> Pool<DB> {
     /// appear where the pool fails somebody or cannot be closed.
     #[must_use]
     pub fn unreported(mut self) -> Self {
-        self.policy.unreported = true;
+        self.watched.policy.unreported = true;
         self
     }
 }
@@ -374,9 +384,7 @@ impl<DB: Database> Clone for Pool<DB> {
     fn clone(&self) -> Self {
         Self {
             raw: self.raw.clone(),
-            record: Arc::clone(&self.record),
-            monitor: self.monitor.clone(),
-            policy: self.policy,
+            watched: self.watched.clone(),
         }
     }
 }
@@ -384,7 +392,7 @@ impl<DB: Database> Clone for Pool<DB> {
 impl<DB: Database> fmt::Debug for Pool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("name", &self.record.name)
+            .field("name", &self.name())
             .field("status", &self.status())
             .field("sqlx", &self.raw)
             .finish_non_exhaustive()

@@ -3,6 +3,8 @@
 //! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them. Nor for
 //! what hooks do: see `hooks`.
 
+mod making;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use log::LevelFilter;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
-use super::hooks::{Hooks, Told};
+use super::hooks::Hooks;
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
 
@@ -46,11 +48,15 @@ pub struct PoolOptions<DB: Database> {
     /// what may be there.
     own: bool,
     identify: bool,
+    bypass: Duration,
     unprepared: bool,
+    overflow: u32,
     return_limit: Option<Duration>,
 }
 
 impl<DB: Database> PoolOptions<DB> {
+    const BYPASS: Duration = Duration::from_millis(500);
+
     /// sqlx's defaults, watched by [`Monitor::global`].
     pub fn new() -> Self {
         Self {
@@ -70,14 +76,38 @@ impl<DB: Database> PoolOptions<DB> {
         self
     }
 
-    /// Sets whether the backend of each connection is learned when it is acquired. Default: true.
+    /// Sets for how long a connection counts as alive after it came back. Default: 500 ms; zero tests
+    /// each time, as sqlx does.
     ///
-    /// Without it a statement whose caller went away cannot be cancelled on the server.
+    /// sqlx tests every connection when it comes back, and with
+    /// [`test_before_acquire`](Self::test_before_acquire) once more before it is given out: a round
+    /// trip in which the caller waits. Within this time the second test is left out. The time is
+    /// HikariCP's
+    /// ([`aliveBypassWindowMs`](https://github.com/brettwooldridge/HikariCP/wiki/Rarely-Used-System-Properties)).
+    /// A connection that dies within it is noticed by its first statement, which fails;
+    /// `docs/performance.md` has a table of what then happens.
+    ///
+    /// Your `before_acquire` is called in any case.
+    pub fn alive_bypass(mut self, time: Duration) -> Self {
+        self.bypass = time;
+        self
+    }
+
+    /// For how long a connection counts as alive after it came back.
+    pub fn get_alive_bypass(&self) -> Duration {
+        self.bypass
+    }
+
+    /// Sets whether the backend of each connection is learned. Default: true.
+    ///
+    /// Without it a statement whose caller went away cannot be cancelled on the server, and the server
+    /// is not asked about holders ([`Config::witness`](crate::Config::witness)).
     ///
     /// # Cost
-    /// None in round trips: `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()` takes the place of
-    /// sqlx's ping, also in the server's statistics of statements. One more when connecting. Nothing
-    /// on SQLite, and nothing at reuse with `test_before_acquire(false)`.
+    /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`
+    /// takes the place of sqlx's ping where there is one, also in the server's statistics of
+    /// statements; a connection that counts as alive is known by its age, without a question.
+    /// Nothing on SQLite, and nothing at reuse with `test_before_acquire(false)`.
     pub fn identify_backends(mut self, identify: bool) -> Self {
         self.identify = identify;
         self
@@ -102,6 +132,20 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn prepared_statements(mut self, prepared: bool) -> Self {
         self.unprepared = !prepared;
         self
+    }
+
+    /// Sets how many connections there may be for a while beyond
+    /// [`max_connections`](Self::max_connections). Default: 0.
+    ///
+    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    pub fn overflow(mut self, extra: u32) -> Self {
+        self.overflow = extra;
+        self
+    }
+
+    /// How many connections there may be for a while beyond the most.
+    pub fn get_overflow(&self) -> u32 {
+        self.overflow
     }
 
     /// Sets the name under which the pool is watched. Default: the name of the database.
@@ -284,53 +328,6 @@ impl<DB: Database> PoolOptions<DB> {
         let (raw, watch) = self.split();
         watch.over(raw.connect_lazy_with(options))
     }
-
-    /// sqlx's options with all hooks, and what is left to do with the pool.
-    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
-        let watch = Watch {
-            name: self.name,
-            monitor: self.monitor,
-            return_limit: self.return_limit,
-            unprepared: self.unprepared,
-            told: Told::default(),
-        };
-        let raw = if self.own {
-            let told = Arc::clone(&watch.told);
-            let identify = self.identify && !self.unprepared;
-            self.hooks.install(self.raw, identify, told)
-        } else {
-            self.raw
-        };
-        (raw, watch)
-    }
-}
-
-/// What is done with the pool once sqlx has made it.
-struct Watch {
-    name: Option<String>,
-    monitor: Option<Monitor>,
-    return_limit: Option<Duration>,
-    unprepared: bool,
-    told: Told,
-}
-
-impl Watch {
-    fn over<DB: Database>(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
-        let name = self.name.as_deref().unwrap_or(DB::NAME);
-        let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
-        let pool = monitor.watch(name, pool);
-        if let Some(limit) = self.return_limit {
-            pool.record.returns.set_limit(limit);
-        }
-        if self.unprepared {
-            pool.record.set_unprepared();
-        }
-        // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
-        let _ = self
-            .told
-            .set((monitor.clone(), Arc::downgrade(&pool.record)));
-        pool
-    }
 }
 
 impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
@@ -344,7 +341,9 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             hooks: Hooks::default(),
             own: false,
             identify: true,
+            bypass: Self::BYPASS,
             unprepared: false,
+            overflow: 0,
             return_limit: None,
         }
     }
@@ -365,7 +364,9 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             hooks: self.hooks.clone(),
             own: self.own,
             identify: self.identify,
+            bypass: self.bypass,
             unprepared: self.unprepared,
+            overflow: self.overflow,
             return_limit: self.return_limit,
         }
     }

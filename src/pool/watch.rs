@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
-use super::{Pool, witness};
+use super::{Pool, Watched, witness};
 use crate::monitor::Monitor;
 use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
 use crate::site::{sql::Dialect, text};
@@ -36,17 +36,19 @@ impl Monitor {
     pub fn watch<DB: Database>(&self, name: &str, pool: sqlx::Pool<DB>) -> Pool<DB> {
         self.start();
         let gauges = SqlxGauges(pool.clone());
-        let record = self.registry().watch(gauges.identity(), |id, taken| {
+        let slots = self.registry().watch(gauges.identity(), |id, taken| {
             // Escaped and cut before it is compared: the names that are taken are so too.
             let name = text::escape_text(name, 90);
             PoolRecord::new(id, &unused(&name, taken), Box::new(gauges))
         });
-        record.runtime_is_here();
+        slots.record().runtime_is_here();
         Pool {
             raw: pool,
-            record,
-            monitor: self.clone(),
-            policy: Policy::default(),
+            watched: Watched {
+                slots,
+                monitor: self.clone(),
+                policy: Policy::default(),
+            },
         }
     }
 }

@@ -186,13 +186,18 @@ pub(crate) enum Owner {
 impl Owner {
     /// Whoever runs here.
     pub(crate) fn current(scope: Option<&Scope>) -> Self {
+        Self::of(scope, tokio::task::try_id())
+    }
+
+    /// Whoever runs here, in this task.
+    pub(super) fn of(scope: Option<&Scope>, task: Option<tokio::task::Id>) -> Self {
         thread_local! {
             static THREAD: u64 = {
                 static NEXT: AtomicU64 = AtomicU64::new(0);
                 NEXT.fetch_add(1, Ordering::Relaxed)
             };
         }
-        match (scope, tokio::task::try_id()) {
+        match (scope, task) {
             (Some(scope), _) => Owner::Scope(scope.id()),
             (None, Some(task)) => Owner::Task(task),
             // While the thread is being torn down its number is gone.

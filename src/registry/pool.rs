@@ -3,13 +3,16 @@
 //! Responsible for its name, its counters and its policies. Not responsible for its connections:
 //! sqlx keeps those, and is asked through [`Gauges`].
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
-use super::returns::{Returns, Stuck, Word};
+use super::counts::Counts;
+use super::returns::{Returns, Word};
+use super::status::{PoolInfo, PoolStatus};
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
@@ -58,8 +61,7 @@ pub(crate) struct PoolRecord {
     pub(crate) id: u64,
     pub(crate) name: String,
     gauges: Box<dyn Gauges>,
-    pub(super) held: AtomicU32,
-    pub(super) returning: AtomicU32,
+    pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
@@ -67,6 +69,8 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     /// Its statements leave no name on the server.
     unprepared: AtomicBool,
+    learns: AtomicBool,
+    stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -101,6 +105,11 @@ pub(crate) enum Pulse {
     Late(Duration),
 }
 
+impl Pulse {
+    /// Above what a busy machine takes to schedule a task.
+    pub(crate) const LATE: Duration = Duration::from_millis(750);
+}
+
 /// Says that the probe ran, also when the runtime drops it at its end.
 struct Ran(Arc<AtomicBool>);
 
@@ -116,12 +125,13 @@ impl PoolRecord {
             id,
             name: text::escape_text(name, 100).into_owned(),
             gauges,
-            held: AtomicU32::new(0),
-            returning: AtomicU32::new(0),
+            counts: Counts::default(),
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             unprepared: AtomicBool::new(false),
+            learns: AtomicBool::new(false),
+            stated: OnceLock::new(),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -131,6 +141,24 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    /// Keeps the options as the user set them; this module does not know their type.
+    pub(crate) fn state(&self, options: Box<dyn Any + Send + Sync>) {
+        let _ = self.stated.set(options);
+    }
+
+    pub(crate) fn stated(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.stated.get().map(|options| &**options)
+    }
+
+    /// Hooks learn which backend a connection has when it is acquired.
+    pub(crate) fn set_learns(&self) {
+        self.learns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unprepared(&self) {
@@ -162,8 +190,6 @@ impl PoolRecord {
 
     /// Looks at the latest probe of the runtime, and sends the next one if that has run.
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
-        /// Above what a busy machine takes to schedule a task.
-        const LATE: Duration = Duration::from_millis(750);
         /// An older answer says nothing of now.
         const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
@@ -175,7 +201,9 @@ impl PoolRecord {
                 probe.answered = Some(*sent);
                 probe.sent = None;
             }
-            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            Some((sent, _)) if now.since(*sent) >= Pulse::LATE => {
+                return Pulse::Late(now.since(*sent));
+            }
             _ => {}
         }
         let asked_for = match &probe.sent {
@@ -215,6 +243,11 @@ impl PoolRecord {
 
     pub(crate) fn is_full(&self) -> bool {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
+    }
+
+    /// Whether there are more connections than that, and nobody waits for one.
+    pub(crate) fn has_more_than(&self, base: u32) -> bool {
+        self.gauges.size() > base && self.waiting.load(Ordering::Acquire) == 0
     }
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
@@ -267,18 +300,29 @@ impl PoolRecord {
         self.gauges.testify(question)
     }
 
-    /// Acts on returns that are beyond their limit; answers what is to be told, and when to look
-    /// again.
-    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
-        self.returns.look(now, &*self.gauges, &|| {
-            self.orphaned.fetch_add(1, Ordering::Relaxed);
-        })
+    /// Asks the server about the backend of a return that is stuck.
+    pub(super) fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
+        self.gauges.ask(backend, may_cancel)
+    }
+
+    /// A permit is free whose backend may run on.
+    pub(super) fn orphan(&self) {
+        self.orphaned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn max(&self) -> u32 {
+        self.gauges.max()
+    }
+
+    /// Whether nothing of it is shown, and nothing is on its way back.
+    pub(super) fn is_quiet(&self) -> bool {
+        let (held, returning) = self.counts.read();
+        held <= self.unlisted() && returning == 0
     }
 
     /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
-        let held = self.held.load(Ordering::Acquire);
-        let returning = self.returning.load(Ordering::Acquire);
+        let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
         let size = self.gauges.size();
         let idle = self.gauges.idle();
@@ -309,51 +353,6 @@ impl PoolRecord {
             raw_handed_out: raw.sites().map(Location::from).collect(),
         }
     }
-}
-
-/// The counters of a pool at one moment.
-///
-/// `held`, `returning`, `waiting` and `orphaned` are leaktrace's own and exact. `max`, `size` and
-/// `idle` are sqlx's, read at another moment. `in_progress` and `untracked` are drawn from both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct PoolStatus {
-    /// Checkouts that are out, pooled statements included.
-    pub held: u32,
-    /// Connections on their way back.
-    pub returning: u32,
-    /// Acquires that found every permit in use.
-    pub waiting: u32,
-    /// Connections closed while their backend may still run on the server.
-    pub orphaned: u64,
-    /// `max_connections`.
-    pub max: u32,
-    /// Open connections.
-    pub size: u32,
-    /// Idle connections; never more than `max`.
-    pub idle: u32,
-    /// Connections that are none of idle, held or returning: being opened, tested or reaped, or
-    /// used through the raw pool.
-    pub in_progress: u32,
-    /// What of `in_progress` has stayed for a second while nobody waited: used through the raw
-    /// pool, or lost.
-    pub untracked: u32,
-}
-
-/// One pool in a report.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct PoolInfo {
-    #[cfg_attr(feature = "json", serde(skip))]
-    pub(crate) id: u64,
-    /// The name it was given.
-    pub name: String,
-    /// Its counters.
-    pub status: PoolStatus,
-    /// Where `as_sqlx` handed the raw pool out.
-    pub raw_handed_out: Vec<Location>,
 }
 
 /// The lowest `in_progress` of this second and of the one before.

@@ -5,20 +5,17 @@
 //!
 //! There is no timer per return: the watchdog looks, also when the runtime's time is paused.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-
+use super::HolderId;
 use super::cell::Cell;
-use super::pool::Gauges;
+use super::pool::PoolRecord;
+use super::slots::Slots;
 use crate::clock::Moment;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What the server says of the backend of a connection that does not come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +48,8 @@ pub(crate) enum Done {
 /// A return that is stuck, and what was done about it. Each is told once per kind of deed.
 pub(crate) struct Stuck {
     pub(crate) cell: Arc<Cell>,
+    /// The cell may be out for another one by now.
+    pub(crate) holder: HolderId,
     pub(crate) since: Moment,
     pub(crate) done: Done,
 }
@@ -66,27 +65,30 @@ enum State {
     Aborted,
 }
 
-struct Return {
+/// A way back, as its cell keeps it: all of it under the cell's lock, nothing of it allocated.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
     since: Moment,
-    backend: Option<i64>,
-    cell: Arc<Cell>,
-    runtime: Handle,
-    task: OnceLock<AbortHandle>,
-    state: Mutex<State>,
+    state: State,
     /// sqlx has the connection: from here on a statement that runs may be the next borrower's.
-    leaving: AtomicBool,
-    /// The walk, when it waits for an answer.
-    walk: AtomicWaker,
-    told: Mutex<Option<Done>>,
+    leaving: bool,
+    told: Option<Done>,
 }
 
-/// The returns of one pool.
+impl Walk {
+    pub(super) fn new(since: Moment) -> Self {
+        Self {
+            since,
+            state: State::Walking,
+            leaving: false,
+            told: None,
+        }
+    }
+}
+
+/// What is common to the returns of one pool.
 pub(crate) struct Returns {
-    list: Mutex<HashMap<u64, Arc<Return>>>,
-    /// Their statement was cancelled, and they arrived before anybody had looked again.
-    unsaid: Mutex<Vec<Arc<Return>>>,
     limit: AtomicU64,
-    next_id: AtomicU64,
     /// When the server was last found to be unreachable: then the others need not ask.
     unreachable: Mutex<Option<Moment>>,
 }
@@ -94,10 +96,7 @@ pub(crate) struct Returns {
 impl Default for Returns {
     fn default() -> Self {
         Self {
-            list: Mutex::default(),
-            unsaid: Mutex::default(),
             limit: AtomicU64::new(nanos(Self::LIMIT)),
-            next_id: AtomicU64::new(0),
             unreachable: Mutex::default(),
         }
     }
@@ -107,47 +106,51 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Keeps a return in the list. Its drop, wherever that is, takes it out.
-pub(crate) struct Returning {
-    cell: Arc<Cell>,
-    id: u64,
-    this: Arc<Return>,
-}
-
-impl Returning {
-    /// The task that walks: what is aborted at the limit.
-    pub(crate) fn task(&self) -> impl FnOnce(AbortHandle) + use<> {
-        let this = Arc::clone(&self.this);
-        move |task| {
-            let _ = this.task.set(task);
-        }
-    }
-
+impl Cell {
     /// Before sqlx gets the connection: waits while the server is being asked, so that a cancel
     /// cannot hit the next borrower. Answers whether it was asked.
     pub(crate) async fn leave(&self) -> bool {
         std::future::poll_fn(|cx| {
-            self.this.walk.register(cx.waker());
-            let state = self.this.state.lock();
-            match *state {
-                State::Asking(_) => Poll::Pending,
-                state => {
-                    self.this.leaving.store(true, Ordering::SeqCst);
-                    Poll::Ready(state != State::Walking)
+            self.walk.register(cx.waker());
+            match &mut self.live.lock().walk {
+                Some(walk) if matches!(walk.state, State::Asking(_)) => Poll::Pending,
+                // Until the watchdog has taken note of it: gone before, it would never be told.
+                Some(walk) if walk.state == State::Answered(Word::Cancelled) => Poll::Pending,
+                Some(walk) => {
+                    walk.leaving = true;
+                    Poll::Ready(walk.state != State::Walking)
                 }
+                None => Poll::Ready(false),
             }
         })
         .await
     }
-}
 
-impl Drop for Returning {
-    fn drop(&mut self) {
-        let returns = &self.cell.pool.returns;
-        if *self.this.state.lock() == State::Answered(Word::Cancelled) {
-            returns.unsaid.lock().push(Arc::clone(&self.this));
+    /// Whether the way back was given up. If not, it wakes that task when it is.
+    ///
+    /// There is no handle that aborts the task: keeping one would cost each return an allocation.
+    pub(crate) fn is_given_up(&self, cx: &Context<'_>) -> bool {
+        self.walk.register(cx.waker());
+        let live = self.live.lock();
+        live.walk.is_some_and(|walk| walk.state == State::Aborted)
+    }
+
+    /// The way back that is under way, with the holder that it is of.
+    fn walking(&self) -> Option<(HolderId, Walk)> {
+        let live = self.live.lock();
+        Some((HolderId(live.id), live.walk?))
+    }
+
+    /// Changes the way back of that holder, if it is still under way.
+    fn change(&self, holder: HolderId, change: impl FnOnce(&mut Walk)) {
+        let mut live = self.live.lock();
+        if live.id == holder.0
+            && let Some(walk) = &mut live.walk
+        {
+            change(walk);
         }
-        returns.list.lock().remove(&self.id);
+        drop(live);
+        self.walk.wake();
     }
 }
 
@@ -169,76 +172,19 @@ impl Returns {
         Duration::from_nanos(self.limit.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.lock().is_empty() && self.unsaid.lock().is_empty()
-    }
-
-    pub(crate) fn begin(
-        &self,
-        cell: &Arc<Cell>,
-        backend: Option<i64>,
-        runtime: &Handle,
-    ) -> Returning {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let this = Arc::new(Return {
-            since: Moment::now(),
-            backend,
-            cell: Arc::clone(cell),
-            runtime: runtime.clone(),
-            task: OnceLock::new(),
-            state: Mutex::new(State::Walking),
-            leaving: AtomicBool::new(false),
-            walk: AtomicWaker::new(),
-            told: Mutex::default(),
-        });
-        self.list.lock().insert(id, Arc::clone(&this));
-        Returning {
-            cell: Arc::clone(cell),
-            id,
-            this,
-        }
-    }
-
-    /// Looks at every return: acts on those beyond their limit, answers what is to be told, and when
+    /// One return of the pool: acts on it if it is beyond its limit, answers what was done, and when
     /// to look again.
-    pub(super) fn look(
-        &self,
-        now: Moment,
-        gauges: &dyn Gauges,
-        orphan: &dyn Fn(),
-    ) -> (Vec<Stuck>, Option<Duration>) {
-        let mut stuck = Vec::new();
-        let mut next = None;
-        let limit = self.limit();
-        let list: Vec<_> = self.list.lock().values().cloned().collect();
-        let mut asking = list.iter().filter(|each| each.is_asking()).count();
-        for each in list {
-            let (done, wait) = self.step(&each, now, limit, gauges, &mut asking);
-            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
-            let Some(done) = done else {
-                continue;
-            };
-            if done == Done::Orphaned {
-                orphan();
-            }
-            stuck.extend(each.tell(done));
-        }
-        let unsaid = std::mem::take(&mut *self.unsaid.lock());
-        stuck.extend(unsaid.iter().filter_map(|each| each.tell(Done::Cancelled)));
-        (stuck, next)
-    }
-
     fn step(
         &self,
-        each: &Arc<Return>,
+        cell: &Arc<Cell>,
+        holder: HolderId,
+        walk: Walk,
         now: Moment,
-        limit: Duration,
-        gauges: &dyn Gauges,
         asking: &mut usize,
     ) -> (Option<Done>, Duration) {
-        let age = now.since(each.since);
-        let state = *each.state.lock();
-        let word = match state {
+        let limit = self.limit();
+        let age = now.since(walk.since);
+        let word = match walk.state {
             State::Aborted => return (None, Duration::MAX),
             State::Walking if age < limit => return (None, limit - age),
             State::Kept(until) if now < until && age < Self::PATIENCE => {
@@ -248,7 +194,7 @@ impl Returns {
             State::Walking | State::Kept(_) => {
                 if *asking < Self::ASKING {
                     *asking += 1;
-                    each.ask(now, gauges);
+                    ask(cell, holder, now);
                 }
                 return (None, Self::ANSWER / 20);
             }
@@ -259,14 +205,12 @@ impl Returns {
             State::Answered(word) => word,
         };
         let kept = |done| {
-            *each.state.lock() = State::Kept(now.after(limit.max(Self::ANSWER)));
+            let until = now.after(limit.max(Self::ANSWER));
+            cell.change(holder, |walk| walk.state = State::Kept(until));
             (Some(done), limit.max(Self::ANSWER))
         };
         let gone = |done| {
-            *each.state.lock() = State::Aborted;
-            if let Some(task) = each.task.get() {
-                task.abort();
-            }
+            cell.change(holder, |walk| walk.state = State::Aborted);
             (Some(done), Duration::MAX)
         };
         match word {
@@ -287,51 +231,86 @@ impl Returns {
     }
 }
 
-impl Return {
-    /// What is to be told, unless it was.
-    fn tell(&self, done: Done) -> Option<Stuck> {
-        let told = self.told.lock().replace(done);
-        (told != Some(done)).then(|| Stuck {
-            cell: Arc::clone(&self.cell),
-            since: self.since,
-            done,
-        })
-    }
-
-    fn is_asking(&self) -> bool {
-        matches!(*self.state.lock(), State::Asking(_))
-    }
-
-    fn ask(self: &Arc<Self>, now: Moment, gauges: &dyn Gauges) {
-        let mut state = self.state.lock();
-        *state = State::Asking(now);
-        let may_cancel = !self.leaving.load(Ordering::SeqCst);
-        drop(state);
-        let question = gauges.ask(self.backend, may_cancel);
-        let this = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let word = question.await;
-            let mut state = this.state.lock();
-            // Too late, when the watchdog has given it up.
-            if *state == State::Asking(now) {
-                *state = State::Answered(word);
+impl Slots {
+    /// Looks at every return: acts on those beyond their limit, answers what is to be told, and when
+    /// to look again.
+    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
+        let pool: &PoolRecord = self.record();
+        let mut stuck = Vec::new();
+        let mut next = None;
+        if pool.counts.read().1 == 0 {
+            return (stuck, next);
+        }
+        let walks: Vec<_> = self
+            .cells()
+            .into_iter()
+            .filter_map(|cell| cell.walking().map(|(holder, walk)| (cell, holder, walk)))
+            .collect();
+        let is_asking = |walk: &Walk| matches!(walk.state, State::Asking(_));
+        let mut asking = walks.iter().filter(|(.., walk)| is_asking(walk)).count();
+        for (cell, holder, walk) in walks {
+            let (done, wait) = pool.returns.step(&cell, holder, walk, now, &mut asking);
+            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
+            let Some(done) = done else {
+                continue;
+            };
+            if done == Done::Orphaned {
+                pool.orphan();
             }
-            drop(state);
-            this.walk.wake();
-        });
+            if walk.told != Some(done) {
+                cell.change(holder, |walk| walk.told = Some(done));
+                stuck.push(Stuck {
+                    cell,
+                    holder,
+                    since: walk.since,
+                    done,
+                });
+            }
+        }
+        (stuck, next)
     }
+}
+
+/// Has the server asked about this return, unless it ended in the meantime.
+fn ask(cell: &Arc<Cell>, holder: HolderId, now: Moment) {
+    let Some(runtime) = cell.pool.runtime() else {
+        return;
+    };
+    let mut may_cancel = None;
+    cell.change(holder, |walk| {
+        walk.state = State::Asking(now);
+        may_cancel = Some(!walk.leaving);
+    });
+    let Some(may_cancel) = may_cancel else {
+        return;
+    };
+    let question = cell.pool.ask(cell.backend(), may_cancel);
+    let cell = Arc::clone(cell);
+    runtime.spawn(async move {
+        let word = question.await;
+        cell.change(holder, |walk| {
+            // Too late, when the watchdog has given it up.
+            if walk.state == State::Asking(now) {
+                walk.state = State::Answered(word);
+            }
+        });
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::pending;
     use std::sync::atomic::AtomicUsize;
+    use std::task::Waker;
 
     use futures_core::future::BoxFuture;
+    use futures_util::FutureExt;
 
+    use super::super::Registry;
     use super::super::cell::Begun;
     use super::super::holder::HolderKind;
-    use super::super::pool::{Attempt, Policy, PoolRecord};
+    use super::super::lease::Lease;
+    use super::super::pool::{Attempt, Gauges, Policy};
     use super::super::testimony::{Answer, Question};
     use super::*;
 
@@ -370,15 +349,14 @@ mod tests {
         }
     }
 
-    /// A pool whose server says so, and one of its checkouts.
-    fn checkout(word: Word, asked: &Arc<AtomicUsize>) -> (Arc<PoolRecord>, Arc<Cell>) {
-        let server = Server {
-            word,
-            asked: Arc::clone(asked),
-        };
-        let pool = Arc::new(PoolRecord::new(1, "orders", Box::new(server)));
+    /// A pool whose server says so, and one of its checkouts, on its way back.
+    fn returning(word: Word, asked: &Arc<AtomicUsize>) -> (Arc<Registry>, Arc<Slots>, Lease) {
+        let registry = Arc::new(Registry::new(crate::config::Unwinder::Portable));
+        let asked = Arc::clone(asked);
+        let server = Server { word, asked };
+        let slots = registry.watch(1, |id, _| PoolRecord::new(id, "orders", Box::new(server)));
+        slots.record().runtime_is_here();
         let begun = Begun {
-            pool: Arc::clone(&pool),
             kind: HolderKind::Connection,
             policy: Policy::default(),
             waited: Duration::ZERO,
@@ -388,24 +366,22 @@ mod tests {
             task: None,
             span: None,
         };
-        let cell = Arc::new(Cell::new(1, Moment::now(), begun));
-        (pool, cell)
+        let lease = registry.lease(Arc::clone(&slots), begun, true);
+        lease.release(true);
+        (registry, slots, lease)
     }
 
     /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
-    /// what was done, at which age, and how many were left behind.
+    /// what was done, at which age, how many were left behind, and whether it was given up.
     async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
         let asked = Arc::<AtomicUsize>::default();
-        let (pool, cell) = checkout(word, &asked);
-        let returning = pool.returns.begin(&cell, Some(7), &Handle::current());
+        let (_registry, slots, lease) = returning(word, &asked);
         let began = Moment::now();
-        let walk = tokio::spawn(pending::<()>());
-        returning.task()(walk.abort_handle());
         let mut done = Vec::new();
         let mut age = Duration::ZERO;
         while age <= until {
             let before = asked.load(Ordering::SeqCst);
-            let (stuck, _) = pool.look_at_returns(began.after(age));
+            let (stuck, _) = slots.look_at_returns(began.after(age));
             done.extend(stuck.iter().map(|stuck| (age.as_secs(), stuck.done)));
             if asked.load(Ordering::SeqCst) > before {
                 // Its answer is a task: it runs before the next look.
@@ -413,9 +389,11 @@ mod tests {
             }
             age += Duration::from_millis(100);
         }
-        let orphaned = pool.status(began.after(age)).orphaned;
-        tokio::task::yield_now().await;
-        (done, orphaned, walk.is_finished())
+        let orphaned = slots.record().status(began.after(age)).orphaned;
+        let given_up = lease
+            .cell()
+            .is_given_up(&Context::from_waker(Waker::noop()));
+        (done, orphaned, given_up)
     }
 
     #[tokio::test]
@@ -428,30 +406,7 @@ mod tests {
             assert_eq!((done, orphaned, gone), (vec![(5, kept)], 0, false));
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
             assert_eq!(done, [(5, kept), (60, Done::Orphaned)], "each once");
-            assert_eq!((orphaned, gone), (1, true), "and its permit is back");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_cancel_is_told_also_when_its_return_arrives_before_the_next_look() {
-        for (word, told) in [
-            (Word::Cancelled, &[Done::Cancelled][..]),
-            // The twin: it was over, and arrived by itself.
-            (Word::Idle, &[]),
-        ] {
-            let (pool, cell) = checkout(word, &Arc::default());
-            let returning = pool.returns.begin(&cell, Some(7), &Handle::current());
-            let late = Moment::now().after(Duration::from_secs(5));
-            assert!(pool.look_at_returns(late).0.is_empty(), "it is being asked");
-            tokio::task::yield_now().await;
-            assert!(returning.leave().await, "it was asked");
-            drop(returning);
-            assert_eq!(pool.returns.is_empty(), told.is_empty());
-            for told in [told, &[]] {
-                let (stuck, _) = pool.look_at_returns(late);
-                let done: Vec<Done> = stuck.iter().map(|stuck| stuck.done).collect();
-                assert_eq!(done, told, "{word:?}, once");
-            }
+            assert_eq!((orphaned, gone), (1, true));
         }
     }
 
@@ -465,6 +420,28 @@ mod tests {
             assert_eq!((done, orphaned, gone), (vec![], 0, false));
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
             assert_eq!((done, orphaned, gone), (vec![(5, closed)], 0, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_one_does_not_leave_before_that_is_told() {
+        for (word, told) in [
+            (Word::Cancelled, &[Done::Cancelled][..]),
+            // The twin: it was over, and may go by itself.
+            (Word::Idle, &[]),
+        ] {
+            let (_registry, slots, lease) = returning(word, &Arc::default());
+            let late = Moment::now().after(Duration::from_secs(5));
+            assert!(slots.look_at_returns(late).0.is_empty(), "it is asked");
+            tokio::task::yield_now().await;
+            let leaves = lease.cell().leave().now_or_never();
+            assert_eq!(leaves.is_none(), !told.is_empty(), "{word:?}");
+            if leaves.is_none() {
+                let (stuck, _) = slots.look_at_returns(late);
+                let done: Vec<Done> = stuck.iter().map(|stuck| stuck.done).collect();
+                assert_eq!(done, told);
+                assert_eq!(lease.cell().leave().now_or_never(), Some(true));
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ impl Registry {
             holders: self.holders(now, limits, stops),
             waiters: self.waiters(now),
             pools: pools.iter().map(|pool| pool.info(now)).collect(),
-            totals: self.totals.view(now),
+            totals: self.totals.view(now, &|| self.cells().collect()),
             closings: pools
                 .iter()
                 .filter_map(|pool| Some((Arc::clone(pool), pool.oldest_closing()?)))
@@ -48,15 +48,9 @@ impl Registry {
     }
 
     pub(crate) fn holders(&self, now: Moment, limits: &Limits, stops: &Stops) -> Vec<Holder> {
-        // The cells first: a shard is not held while a cell is locked.
-        let cells: Vec<_> = self
-            .holders
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        let mut holders: Vec<Holder> = cells
-            .iter()
-            .map(|cell| cell.view(now, limits, stops))
+        let mut holders: Vec<Holder> = self
+            .cells()
+            .filter_map(|cell| cell.listed(now, limits, stops))
             .collect();
         holders.sort_by_key(|holder| (holder.acquired_at, holder.id));
         self.testimonies.join(&mut holders, now);

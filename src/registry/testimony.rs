@@ -200,7 +200,12 @@ impl Holder {
         let pid = self
             .backend
             .map_or_else(String::new, |pid| format!(", pid {pid}"));
-        Some(format!("server{ago}: {}{pid}", said.state))
+        // Where it does not settle what is done there, its time says why.
+        let time = match self.activity {
+            Activity::Unknown { .. } => format!(" for {}", span(said.state_for)),
+            Activity::Idle { .. } | Activity::InFlight { .. } => String::new(),
+        };
+        Some(format!("server{ago}: {}{time}{pid}", said.state))
     }
 }
 
@@ -208,6 +213,8 @@ impl Testimony {
     /// As old as this it still counts as the state of now.
     pub(crate) const FRESH: Duration = Duration::from_secs(2);
 
+    /// A state that has lasted for this long is no moment between two statements.
+    const SETTLED: Duration = Duration::from_millis(500);
     /// As old as this it still speaks for its holder: by then the server can have been asked again.
     pub(crate) const RECENT: Duration = Duration::from_secs(11);
 
@@ -245,6 +252,17 @@ impl Testimonies {
             .collect();
         let mut kept = self.0.lock();
         kept.retain(|holder, _| still.contains_key(holder));
+        // One that is held and not there is on another server: a name can stand for several.
+        let is_elsewhere = |holder: &Holder| {
+            holder.phase == Phase::Held
+                && still.get(&holder.id) == Some(&holder.stamp())
+                && holder
+                    .backend
+                    .is_some_and(|backend| said.iter().all(|said| said.backend != backend))
+        };
+        if before.iter().any(is_elsewhere) {
+            return;
+        }
         for mut said in said {
             let is_it = |holder: &&Holder| {
                 holder.phase == Phase::Held
@@ -313,7 +331,11 @@ impl Testimonies {
 
 impl Holder {
     fn testify(&mut self, testimony: Testimony) {
-        if matches!(self.activity, Activity::Unknown { .. }) && testimony.is_fresh() {
+        let is_unknown = matches!(self.activity, Activity::Unknown { .. });
+        // A moment between two statements, or one of many, says little of a loan.
+        let is_settled = testimony.state_for >= Testimony::SETTLED
+            || testimony.state_for * 2 >= self.activity_for;
+        if is_unknown && is_settled && testimony.is_fresh() {
             // It may have been idle since before it was checked out.
             let time = (testimony.state_for + testimony.asked_ago).min(self.held_for);
             let since = self.acquired_at + (self.held_for - time);
@@ -416,7 +438,24 @@ mod tests {
         let holder = joined(said(ServerState::Idle), &lent(), &lent(), 103);
         assert!(matches!(holder.activity, Activity::Unknown { .. }));
         let words = holder.server_says();
-        assert_eq!(words.as_deref(), Some("server 3.0 s ago: idle, pid 4711"));
+        assert_eq!(
+            words.as_deref(),
+            Some("server 3.0 s ago: idle for 4.0 s, pid 4711")
+        );
+    }
+
+    #[test]
+    fn a_moment_between_two_statements_does_not_settle_what_is_done_there() {
+        let lent = Holder {
+            activity_for: SECOND * 3,
+            ..lent()
+        };
+        let mut moment = said(ServerState::Idle);
+        moment.testimony.state_for = Duration::from_millis(40);
+        let holder = joined(moment, &lent, &lent, 101);
+        assert!(matches!(holder.activity, Activity::Unknown { .. }));
+        let words = holder.server_says();
+        assert_eq!(words.as_deref(), Some("server: idle for 40 ms, pid 4711"));
     }
 
     #[test]
@@ -454,6 +493,29 @@ mod tests {
             ..said(ServerState::Idle)
         };
         assert!(joined(young, &lent(), &lent(), 101).server.is_none());
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_every_backend_is_another_one() {
+        let other = Holder {
+            id: HolderId(2),
+            backend: Some(4712),
+            ..lent()
+        };
+        let both = [lent(), other];
+        let told = |said: Vec<Said>, after: &[Holder]| {
+            let testimonies = Testimonies::default();
+            testimonies.keep(said, &both, after, at(100));
+            testimonies.len()
+        };
+        let idle = || said(ServerState::Idle);
+        assert_eq!(told(vec![idle()], &both), 0);
+        let all = Said {
+            backend: 4712,
+            ..idle()
+        };
+        assert_eq!(told(vec![idle(), all], &both), 2);
+        assert_eq!(told(vec![idle()], &both[..1]), 1, "the other is back since");
     }
 
     #[test]

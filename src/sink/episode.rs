@@ -124,6 +124,11 @@ impl Episodes {
         (!said).then_some(episode.finding)
     }
 
+    /// Whether something was said of this pool's exhaustion.
+    pub(crate) fn has_spoken(&self, pool: u64) -> bool {
+        self.open.contains_key(&pool)
+    }
+
     /// A finding of another stage names the deadlock.
     pub(crate) fn deadlock_is_said(&mut self, pool: u64) {
         if let Some(episode) = self.open.get_mut(&pool) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leaktrace::{Config, Kind};
 use sqlx::{MySql, Postgres};
 
-use crate::stage::{LONG, Stage, cut, ours, ours_with_limit, raw};
+use crate::stage::{LONG, Stage, cut, ours_with_limit, raw};
 use crate::support::{Db, Observer, eventually};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -62,7 +62,9 @@ macro_rules! ours_gives_it_up {
 /// The twin: a peer that is only slow is waited for.
 macro_rules! ours_waits_for_a_slow_one {
     ($db:ty, $stage:ident) => {{
-        let (pool, findings) = ours::<$db>(&$stage, 1).await;
+        // Its acquires wait for long too, which is no finding of this test.
+        let config = Config::default().wait(LONG * 3);
+        let (pool, findings) = crate::stage::ours_with::<$db>(&$stage, 1, config).await;
         $stage.proxy.as_ref().expect("a network").delay(SHORT);
         for _ in 0..2 {
             drop(pool.acquire().await.expect("a connection"));

@@ -32,4 +32,9 @@ impl Door {
             spoke.is_some_and(|spoke| now.since(*spoke) < interval)
         })
     }
+
+    /// Whether the limit by minute lets another one through.
+    pub(crate) fn has_room(&mut self, now: Moment) -> bool {
+        self.minute.has_room(now)
+    }
 }

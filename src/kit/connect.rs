@@ -1,0 +1,417 @@
+//! From settings to a pool that is open.
+//!
+//! Responsible for what each setting means to sqlx and to the server, and for the start: tries,
+//! pauses, warm-up. Not responsible for the settings themselves.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use sqlx::pool::PoolConnectionMetadata;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Error, Executor};
+
+use super::link::{Family, Link};
+use super::settings::{Key, PoolSettings};
+use super::tls::TlsFault;
+use crate::{ConfigError, Pool, PoolOptions};
+
+type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
+
+/// Why a pool could not be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A setting is wrong.
+    Config(ConfigError),
+    /// TLS failed; which way.
+    Tls {
+        /// The host and port.
+        place: String,
+        /// What is wrong.
+        fault: TlsFault,
+        /// In the words of sqlx.
+        source: Error,
+    },
+    /// The server refused, or did not answer.
+    Failed {
+        /// The host and port.
+        place: String,
+        /// How often it was tried.
+        tries: u32,
+        /// In the words of sqlx; `PoolTimedOut` when no try was answered in time.
+        source: Error,
+    },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Config(error) => error.fmt(f),
+            ConnectError::Tls {
+                place,
+                fault,
+                source,
+            } => write!(f, "{place}: {} ({source})", fault.explain()),
+            ConnectError::Failed {
+                place,
+                tries,
+                source,
+            } => {
+                let times = if *tries == 1 { "try" } else { "tries" };
+                write!(
+                    f,
+                    "{place}: no connection after {tries} {times}: {}",
+                    said(source)
+                )?;
+                match remedy(source) {
+                    Some(remedy) => write!(f, "; {remedy}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConnectError::Config(error) => Some(error),
+            ConnectError::Tls { source, .. } | ConnectError::Failed { source, .. } => Some(source),
+        }
+    }
+}
+
+impl From<ConfigError> for ConnectError {
+    fn from(error: ConfigError) -> Self {
+        ConnectError::Config(error)
+    }
+}
+
+/// What an error says, where sqlx would speak of a pool that there is not yet.
+fn said(error: &Error) -> String {
+    match error {
+        Error::PoolTimedOut => "no answer within the connect timeout".to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn remedy(error: &Error) -> Option<&'static str> {
+    let Error::Database(error) = error else {
+        return None;
+    };
+    let text = error.message();
+    text.contains("startup parameter").then_some(
+        "a pooler stands in between and refuses the time limits of the server: let it ignore \
+         `options`, or set them with ALTER ROLE … SET and not here",
+    )
+}
+
+/// Whether another try may help.
+fn is_transient(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => error.is_transient_in_connect_phase(),
+        Error::Io(_) | Error::PoolTimedOut => TlsFault::of(error).is_none(),
+        _ => false,
+    }
+}
+
+/// The pause after that many tries: 200 ms, doubled, at most 5 s.
+fn pause(tries: u32) -> Duration {
+    let factor = 1_u32 << tries.saturating_sub(1).min(10);
+    (Duration::from_millis(200) * factor).min(Duration::from_secs(5))
+}
+
+/// Whether a connection of that age is replaced now.
+///
+/// sqlx tells hooks an age and no name. The moment of birth that follows from it tells connections
+/// apart as well: each gets its own moment in the last part of the lifetime, so that those that were
+/// opened together are not closed together.
+struct Ageing {
+    lifetime: Duration,
+    jitter: Duration,
+    start: Instant,
+    chance: RandomState,
+}
+
+impl Ageing {
+    fn is_over(&self, age: Duration) -> bool {
+        if self.jitter.is_zero() || age < self.lifetime.saturating_sub(self.jitter) {
+            return false;
+        }
+        // A hundredth of a second, so that the time between sqlx's look at the clock and ours makes
+        // no difference.
+        let born = (Instant::now() - age).saturating_duration_since(self.start);
+        let place = self.chance.hash_one(born.as_millis() / 10) % 1_000;
+        let part = Duration::from_secs_f64(self.jitter.as_secs_f64() * place as f64 / 1_000.0);
+        age >= self.lifetime.saturating_sub(part)
+    }
+}
+
+/// Whole seconds, and never none.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs_f64().ceil().max(1.0) as u64
+}
+
+impl PoolSettings {
+    /// The options of a pool with these settings, for a change or two by hand before
+    /// [`connect_with`](Self::connect_with). They use all three hooks: setting one of them replaces
+    /// ours (`after_connect`: the server's time limits on MariaDB and SQLite; `before_acquire` and
+    /// `after_release`: the jitter of the lifetime).
+    pub fn options<DB: Database>(&self) -> PoolOptions<DB>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    {
+        let mut options = PoolOptions::<DB>::new()
+            .max_connections(self.max)
+            .overflow(self.overflow)
+            .min_connections(self.min)
+            .acquire_timeout(self.acquire)
+            .idle_timeout(self.get_idle_timeout())
+            .max_lifetime(self.get_max_lifetime())
+            .test_before_acquire(self.test)
+            .prepared_statements(self.prepared);
+        if let Some(service) = &self.service {
+            options = options.name(service);
+        }
+        if let Some(session) = self.session() {
+            options = options.after_connect(move |conn, _| {
+                let sql = AssertSqlSafe(session.clone());
+                Box::pin(async move { sqlx::raw_sql(sql).execute(conn).await.map(drop) })
+            });
+        }
+        if let Some(lifetime) = self.get_max_lifetime() {
+            let ageing = Arc::new(Ageing {
+                lifetime,
+                jitter: self.get_lifetime_jitter(),
+                start: Instant::now(),
+                chance: RandomState::new(),
+            });
+            let keeps = move |meta: PoolConnectionMetadata| !ageing.is_over(meta.age);
+            let keeps_idle = keeps.clone();
+            options = options
+                .before_acquire(move |_, meta| Box::pin(std::future::ready(Ok(keeps_idle(meta)))))
+                .after_release(move |_, meta| Box::pin(std::future::ready(Ok(keeps(meta)))));
+        }
+        options
+    }
+
+    /// What is said to the server in each new session, where its URL cannot say it.
+    fn session(&self) -> Option<String> {
+        match self.url.as_ref()?.family() {
+            Family::MySql => {
+                // A first one for all, since the others may be comments to this server: MariaDB reads
+                // `M!`, MySQL versions that MariaDB never had.
+                let mut set = "SET @leaktrace = 1".to_string();
+                if let Some(lock) = self.lock {
+                    let seconds = whole_seconds(lock);
+                    set += &format!(", SESSION innodb_lock_wait_timeout = {seconds}");
+                }
+                if let Some(statement) = self.statement {
+                    let (seconds, millis) = (statement.as_secs_f64(), statement.as_millis());
+                    set += &format!("/*M! , SESSION max_statement_time = {seconds:.3} */");
+                    set += &format!("/*!80000 , SESSION max_execution_time = {millis} */");
+                }
+                if let Some(idle) = self.idle_in_transaction {
+                    let seconds = whole_seconds(idle);
+                    set += &format!("/*M! , SESSION idle_transaction_timeout = {seconds} */");
+                }
+                let any = self.lock.or(self.statement).or(self.idle_in_transaction);
+                any.map(|_| set)
+            }
+            Family::Sqlite => self
+                .lock
+                .map(|lock| format!("PRAGMA busy_timeout = {}", lock.as_millis())),
+            Family::Postgres => None,
+        }
+    }
+
+    /// What sqlx connects with: the URL, its password, TLS, and on PostgreSQL the time limits of the
+    /// server as start-up `options`, which poolers may refuse.
+    ///
+    /// # Errors
+    /// When a setting is missing, wrong, or of another database.
+    pub fn connect_options<DB: Database>(&self) -> Result<Options<DB>, ConfigError> {
+        self.check()?;
+        let mut link = self.link()?;
+        let schemes = DB::URL_SCHEMES;
+        if !schemes.is_empty() && !schemes.contains(&link.url().scheme()) {
+            let allowed = format!("{}://…, for {}", schemes.join("://… or "), DB::NAME);
+            let url = link.to_string();
+            return Err(ConfigError::contradiction(
+                self.origin(Key::Url),
+                &url,
+                allowed,
+            ));
+        }
+        let unknown = link.take_unknown();
+        if unknown > 0 {
+            tracing::warn!(
+                target: "leaktrace::kit",
+                "{}: {unknown} of its parameters are none of sqlx's and are left out",
+                self.origin(Key::Url),
+            );
+        }
+        self.tls.apply(&mut link)?;
+        if link.family() == Family::Postgres {
+            let limits = [
+                ("statement_timeout", self.statement),
+                (
+                    "idle_in_transaction_session_timeout",
+                    self.idle_in_transaction,
+                ),
+                ("lock_timeout", self.lock),
+            ];
+            for (name, limit) in limits {
+                if let Some(limit) = limit {
+                    link.add(
+                        &format!("options[{name}]"),
+                        &limit.as_millis().max(1).to_string(),
+                    );
+                }
+            }
+            if let Some(service) = &self.service
+                && link.parameter(&["application_name"]).is_none()
+            {
+                link.add("application_name", service);
+            }
+        }
+        Options::<DB>::from_url(link.url()).map_err(|error| {
+            let why = link.without_secrets(&error.to_string());
+            let allowed = format!("a URL that sqlx reads ({why})");
+            ConfigError::new(self.origin(Key::Url), &link.to_string(), allowed)
+        })
+    }
+
+    /// Opens the pool, and answers when the server has taken a connection.
+    ///
+    /// A server that is still starting is tried again, after pauses of 0.2 s to 5 s, with a line at
+    /// WARN for each try. What another try cannot help (a password, TLS, a database that is not
+    /// there) ends it at once. With [`warm_up`](Self::warm_up) all
+    /// [`min_connections`](Self::min_connections) are there too; without, they are opened behind it.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect<DB: Database>(&self) -> Result<Pool<DB>, ConnectError>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    {
+        self.connect_with(self.options()).await
+    }
+
+    /// As [`connect`](Self::connect), with [options](Self::options) that were changed by hand, such
+    /// as another monitor.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_with<DB: Database>(
+        &self,
+        options: PoolOptions<DB>,
+    ) -> Result<Pool<DB>, ConnectError>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    {
+        let connect = self.connect_options::<DB>()?;
+        let place = self.link()?.place();
+        self.first::<DB>(&connect, &place).await?;
+        let pool = options.connect_lazy_with(connect);
+        let opened = warm(pool.clone(), self.min);
+        if self.warm_up {
+            let failed = |source| ConnectError::Failed {
+                place,
+                tries: 1,
+                source,
+            };
+            opened.await.map_err(failed)?;
+        } else if self.min > 0 {
+            // What it fails with, the acquire that needs the connection will say.
+            tokio::spawn(opened);
+        }
+        Ok(pool)
+    }
+
+    /// Connects once beside the pool, which would hide why it cannot.
+    async fn first<DB: Database>(
+        &self,
+        options: &Options<DB>,
+        place: &str,
+    ) -> Result<(), ConnectError>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    {
+        let limit = self.get_connect_timeout();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let attempt = tokio::time::timeout(limit, self.attempt::<DB>(options));
+            let source = match attempt.await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_) => Error::PoolTimedOut,
+            };
+            if let Some(fault) = TlsFault::of(&source) {
+                let place = place.to_string();
+                return Err(ConnectError::Tls {
+                    place,
+                    fault,
+                    source,
+                });
+            }
+            if tries >= self.tries || !is_transient(&source) {
+                let place = place.to_string();
+                return Err(ConnectError::Failed {
+                    place,
+                    tries,
+                    source,
+                });
+            }
+            let pause = pause(tries);
+            tracing::warn!(
+                target: "leaktrace::kit",
+                "{place}: try {tries} of {}: {}; again in {}",
+                self.tries,
+                said(&source),
+                humantime::format_duration(pause),
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt<DB: Database>(&self, options: &Options<DB>) -> Result<(), Error>
+    where
+        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    {
+        let mut conn = options.connect().await?;
+        if let Some(session) = self.session() {
+            sqlx::raw_sql(AssertSqlSafe(session))
+                .execute(&mut conn)
+                .await?;
+        }
+        conn.close().await
+    }
+}
+
+/// Opens that many connections, all at once, and gives them back.
+async fn warm<DB: Database>(pool: Pool<DB>, count: u32) -> Result<(), Error> {
+    let pool = pool.labeled("warm-up").unreported();
+    let opened = try_join_all((0..count).map(|_| pool.acquire())).await?;
+    for conn in opened {
+        conn.release().await;
+    }
+    Ok(())
+}
+
+impl Link {
+    /// A text about this URL, or nothing of it where it shows a part that may be secret.
+    fn without_secrets(&self, text: &str) -> String {
+        let password = self.url().password().unwrap_or_default().to_string();
+        let pairs = self.url().query_pairs().into_owned();
+        let words = pairs.flat_map(|(name, value)| [name, value]);
+        let shows = |secret: String| !secret.is_empty() && text.contains(&secret);
+        if words.chain([password]).any(shows) {
+            return "one of its parameters is wrong".to_string();
+        }
+        text.to_string()
+    }
+}

@@ -1,0 +1,225 @@
+//! The URL of a database, which may carry a password.
+//!
+//! Responsible for reading it, changing it, and showing it without secrets. Not responsible for what
+//! its parts mean: sqlx reads those.
+
+use std::fmt;
+
+use url::Url;
+
+use crate::ConfigError;
+
+/// A URL that shows itself without its secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    url: Url,
+    family: Family,
+}
+
+/// Which family of databases a URL leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Postgres,
+    MySql,
+    Sqlite,
+}
+
+impl Family {
+    fn named(scheme: &str) -> Option<Self> {
+        match scheme {
+            "postgres" | "postgresql" => Some(Family::Postgres),
+            "mysql" | "mariadb" => Some(Family::MySql),
+            "sqlite" => Some(Family::Sqlite),
+            _ => None,
+        }
+    }
+}
+
+/// Parameters whose value is no secret. Everything else is hidden: a password may stand under any
+/// name that somebody thought of.
+const OPEN: &[&str] = &[
+    "application_name",
+    "cache",
+    "charset",
+    "collation",
+    "dbname",
+    "host",
+    "hostaddr",
+    "immutable",
+    "mode",
+    "port",
+    "sslmode",
+    "ssl-mode",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// What sqlx's PostgreSQL driver reads. It logs the value of any other one.
+const POSTGRES: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+const HIDDEN: &str = "***";
+
+impl Link {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// When it is none. Its text is not shown: nobody knows which part of it is a password.
+    pub(super) fn parse(variable: &str, text: &str) -> Result<Self, ConfigError> {
+        let family = text
+            .split_once(':')
+            .map(|(scheme, _)| (scheme, Family::named(scheme)));
+        let wrong = |why: &str| {
+            // Also a scheme that nobody knows may be a piece of a password.
+            let shown = match family {
+                Some((scheme, Some(_))) => format!("{scheme}:{HIDDEN}"),
+                _ => HIDDEN.to_string(),
+            };
+            let allowed = format!(
+                "a URL such as postgres://user@host/database, mysql://… or sqlite://… ({why})"
+            );
+            ConfigError::new(variable.to_string(), &shown, allowed)
+        };
+        let Some((_, Some(family))) = family else {
+            return Err(wrong("it begins with none of these"));
+        };
+        let url: Url = text
+            .parse()
+            .map_err(|error: url::ParseError| wrong(&error.to_string()))?;
+        if family != Family::Sqlite && !url.has_authority() {
+            return Err(wrong("there is no // in it"));
+        }
+        Ok(Self { url, family })
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether it is a database of this process alone, which ends with its last connection.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.family() == Family::Sqlite
+            && (self.url.path().contains(":memory:")
+                || self.url.as_str().contains("://:memory:")
+                || self.parameter(&["mode"]).as_deref() == Some("memory"))
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        self.url.password().is_some() || self.parameter(&["password"]).is_some()
+    }
+
+    /// Puts a password in; false where the URL has no place for one.
+    pub(super) fn set_password(&mut self, password: &str) -> bool {
+        self.url.set_password(Some(password)).is_ok()
+    }
+
+    /// The last parameter of one of these names, as sqlx reads it.
+    pub(super) fn parameter(&self, names: &[&str]) -> Option<String> {
+        let pairs = self.url.query_pairs();
+        pairs
+            .filter(|(name, _)| names.contains(&&**name))
+            .last()
+            .map(|(_, value)| value.into_owned())
+    }
+
+    /// Adds a parameter.
+    pub(super) fn add(&mut self, name: &str, value: &str) {
+        self.url.query_pairs_mut().append_pair(name, value);
+    }
+
+    /// Takes out what the driver would log, with its value, as unknown. Answers how many: also a name
+    /// may be a piece of a password that nobody escaped.
+    pub(super) fn take_unknown(&mut self) -> usize {
+        if self.family() != Family::Postgres {
+            return 0;
+        }
+        let is_known = |name: &str| POSTGRES.contains(&name) || name.starts_with("options[");
+        let (known, unknown): (Vec<_>, Vec<_>) = self
+            .url
+            .query_pairs()
+            .into_owned()
+            .partition(|(name, _)| is_known(name));
+        if !unknown.is_empty() {
+            self.url.set_query(None);
+        }
+        if !unknown.is_empty() && !known.is_empty() {
+            self.url.query_pairs_mut().extend_pairs(known);
+        }
+        unknown.len()
+    }
+
+    /// `host:port`, or what else tells where it leads.
+    pub(super) fn place(&self) -> String {
+        match (self.url.host_str(), self.url.port()) {
+            (Some(host), Some(port)) if !host.is_empty() => format!("{host}:{port}"),
+            (Some(host), None) if !host.is_empty() => host.to_string(),
+            _ => self.url.scheme().to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    /// Scheme, user, host, path, and parameters that are no secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = &self.url;
+        write!(f, "{}:", url.scheme())?;
+        if self.family == Family::Sqlite && url.as_str().contains('@') {
+            // No file is called so; the URL of a server with a wrong scheme looks like this.
+            return f.write_str(HIDDEN);
+        }
+        if url.has_authority() {
+            f.write_str("//")?;
+            if !url.username().is_empty() || url.password().is_some() {
+                f.write_str(url.username())?;
+                if url.password().is_some() {
+                    write!(f, ":{HIDDEN}")?;
+                }
+                f.write_str("@")?;
+            }
+            f.write_str(url.host_str().unwrap_or_default())?;
+            if let Some(port) = url.port() {
+                write!(f, ":{port}")?;
+            }
+        }
+        f.write_str(url.path())?;
+        for (at, (name, value)) in url.query_pairs().enumerate() {
+            let sign = if at == 0 { '?' } else { '&' };
+            if OPEN.contains(&&*name) {
+                write!(f, "{sign}{name}={value}")?;
+            } else if POSTGRES.contains(&&*name) {
+                write!(f, "{sign}{name}={HIDDEN}")?;
+            } else {
+                write!(f, "{sign}{HIDDEN}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
