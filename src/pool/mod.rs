@@ -28,6 +28,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use sqlx::{Connection, Database, Error, SqlSafeStr};
 
 pub use self::acquire::Acquired;
@@ -132,8 +133,8 @@ impl<DB: Database> Pool<DB> {
         &self,
     ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
         let site = CallSite::caller();
-        let checkout = self.checkout(HolderKind::Connection, Some(site));
-        async move { checkout.await.map(PoolConnection::new) }
+        self.checkout(HolderKind::Connection, Some(site))
+            .map_ok(PoolConnection::new)
     }
 
     /// Checks a connection out if one is idle.
@@ -283,8 +284,7 @@ impl<DB: Database> Pool<DB> {
         SqlxGauges(self.raw.clone()).idle() as usize
     }
 
-    /// The options as they were set. What leaktrace's own hooks change of them for sqlx's pool does
-    /// not show.
+    /// The options as they were set; what leaktrace's own hooks change of them does not show.
     pub fn options(&self) -> &sqlx::pool::PoolOptions<DB> {
         let stated = self.record().stated();
         let stated = stated.and_then(|options| options.downcast_ref());
