@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use futures_util::TryFutureExt;
 use pin_project_lite::pin_project;
 use sqlx::{Acquire, Database, Error};
 use sqlx_core::pool::MaybePoolConnection;
@@ -39,27 +38,33 @@ impl<DB: Database> Pool<DB> {
         kind: HolderKind,
         site: Option<CallSite>,
     ) -> impl Future<Output = Result<Conn<DB>, Error>> + Send + 'static + use<DB> {
-        self.wait(kind, site)
-            .map_ok(move |(granted, watched)| watched.grant(granted, kind, site))
+        self.checkout_as(kind, site, |conn| conn)
     }
 
-    fn wait(
+    /// The same, as the guard that `guard` makes of it.
+    #[inline]
+    pub(super) fn checkout_as<T: 'static>(
         &self,
         kind: HolderKind,
         site: Option<CallSite>,
-    ) -> impl Future<Output = Result<(Granted<DB>, Watched), Error>> + Send + 'static + use<DB>
-    {
+        guard: fn(Conn<DB>) -> T,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<DB, T> {
         Wait {
             acquire: self.raw.acquire(),
-            ask: Some(Ask {
-                learned: self.record().learns().then(Learned::default),
-                watched: self.watched.clone(),
-                kind,
-                site,
-                polls: 0,
-                since: None,
-                waiting: None,
-            }),
+            ask: Some(self.ask(kind, site)),
+            then: move |granted, watched: Watched| guard(watched.grant(granted, kind, site)),
+        }
+    }
+
+    fn ask(&self, kind: HolderKind, site: Option<CallSite>) -> Ask {
+        Ask {
+            learned: self.record().learns().then(Learned::default),
+            watched: self.watched.clone(),
+            kind,
+            site,
+            polls: 0,
+            since: None,
+            waiting: None,
         }
     }
 
@@ -85,13 +90,15 @@ struct Granted<DB: Database> {
 pin_project! {
     /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
     ///
-    /// Written out, because an `async fn` keeps room for a future that it is given and for the same
-    /// future while it is awaited: sqlx's is thousands of bytes, and each of them is copied.
-    struct Wait<F> {
+    /// Written out and not put together from smaller ones, because an `async fn` keeps room for a
+    /// future that it is given and for the same future while it is awaited, and a combinator moves
+    /// it: sqlx's is thousands of bytes, and each of them is copied each time.
+    struct Wait<F, M> {
         #[pin]
         acquire: F,
         // `None` once it is over.
         ask: Option<Ask>,
+        then: M,
     }
 }
 
@@ -107,12 +114,13 @@ struct Ask {
     waiting: Option<Waiting>,
 }
 
-impl<DB, F> Future for Wait<F>
+impl<DB, F, M, T> Future for Wait<F, M>
 where
     DB: Database,
     F: Future<Output = Result<sqlx::pool::PoolConnection<DB>, Error>>,
+    M: FnMut(Granted<DB>, Watched) -> T,
 {
-    type Output = Result<(Granted<DB>, Watched), Error>;
+    type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -130,7 +138,10 @@ where
             return Poll::Pending;
         };
         match this.ask.take() {
-            Some(ask) => Poll::Ready(ask.over(granted)),
+            Some(ask) => {
+                let granted = ask.over(granted);
+                Poll::Ready(granted.map(|(granted, watched)| (this.then)(granted, watched)))
+            }
             None => Poll::Pending,
         }
     }
@@ -300,10 +311,7 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn acquire(self) -> BoxFuture<'a, Result<Acquired<DB>, Error>> {
         let site = CallSite::caller();
-        Box::pin(
-            self.checkout(HolderKind::Connection, Some(site))
-                .map_ok(Acquired),
-        )
+        Box::pin(self.checkout_as(HolderKind::Connection, Some(site), Acquired))
     }
 
     /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
@@ -311,10 +319,14 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
         let site = CallSite::caller();
-        let wait = self.wait(HolderKind::Transaction, Some(site));
+        let wait = Wait {
+            acquire: self.raw.acquire(),
+            ask: Some(self.ask(HolderKind::Transaction, Some(site))),
+            then: |granted: Granted<DB>, _| granted.raw,
+        };
         self.monitor().handed_out(self.record(), site);
         Box::pin(async move {
-            let raw = wait.await?.0.raw;
+            let raw = wait.await?;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
             let raw = MaybePoolConnection::PoolConnection(raw);

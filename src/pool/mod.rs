@@ -28,7 +28,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryFutureExt;
 use sqlx::{Connection, Database, Error, SqlSafeStr};
 
 pub use self::acquire::Acquired;
@@ -133,8 +132,7 @@ impl<DB: Database> Pool<DB> {
         &self,
     ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
         let site = CallSite::caller();
-        self.checkout(HolderKind::Connection, Some(site))
-            .map_ok(PoolConnection::new)
+        self.checkout_as(HolderKind::Connection, Some(site), PoolConnection::new)
     }
 
     /// Checks a connection out if one is idle.
