@@ -108,6 +108,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Moment, Stops};
+    use crate::config::Unwinder;
     use crate::registry::testimony::{Answer, Question};
     use crate::registry::{
         Attempt, Begun, Gauges, HolderKind, Lease, Limits, Policy, Registry, Word,
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn watched(max: u32) -> (Arc<Registry>, Arc<Slots>) {
-        let registry = Arc::new(Registry::new());
+        let registry = Arc::new(Registry::new(Unwinder::default()));
         let make = |id, _: &[String]| PoolRecord::new(id, "orders", Box::new(Fixed(max)));
         let slots = registry.watch(1, make);
         (registry, slots)
