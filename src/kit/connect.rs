@@ -223,7 +223,7 @@ impl PoolSettings {
             Family::Sqlite => self
                 .lock
                 .map(|lock| format!("PRAGMA busy_timeout = {}", lock.as_millis())),
-            Family::Postgres | Family::Other => None,
+            Family::Postgres => None,
         }
     }
 
@@ -406,12 +406,10 @@ impl Link {
     /// A text about this URL, or nothing of it where it shows a part that may be secret.
     fn without_secrets(&self, text: &str) -> String {
         let password = self.url().password().unwrap_or_default().to_string();
-        let values = self
-            .url()
-            .query_pairs()
-            .map(|(_, value)| value.into_owned());
+        let pairs = self.url().query_pairs().into_owned();
+        let words = pairs.flat_map(|(name, value)| [name, value]);
         let shows = |secret: String| !secret.is_empty() && text.contains(&secret);
-        if values.chain([password]).any(shows) {
+        if words.chain([password]).any(shows) {
             return "one of its parameters is wrong".to_string();
         }
         text.to_string()

@@ -13,6 +13,7 @@ use crate::ConfigError;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Link {
     url: Url,
+    family: Family,
 }
 
 /// Which family of databases a URL leads to.
@@ -21,7 +22,17 @@ pub(super) enum Family {
     Postgres,
     MySql,
     Sqlite,
-    Other,
+}
+
+impl Family {
+    fn named(scheme: &str) -> Option<Self> {
+        match scheme {
+            "postgres" | "postgresql" => Some(Family::Postgres),
+            "mysql" | "mariadb" => Some(Family::MySql),
+            "sqlite" => Some(Family::Sqlite),
+            _ => None,
+        }
+    }
 }
 
 /// Parameters whose value is no secret. Everything else is hidden: a password may stand under any
@@ -73,15 +84,30 @@ impl Link {
     /// # Errors
     /// When it is none. Its text is not shown: nobody knows which part of it is a password.
     pub(super) fn parse(variable: &str, text: &str) -> Result<Self, ConfigError> {
-        let url: Url = text.parse().map_err(|error: url::ParseError| {
-            let shown = match text.split_once(':') {
-                Some((scheme, _)) if scheme.len() <= 10 => format!("{scheme}:{HIDDEN}"),
+        let family = text
+            .split_once(':')
+            .map(|(scheme, _)| (scheme, Family::named(scheme)));
+        let wrong = |why: &str| {
+            // Also a scheme that nobody knows may be a piece of a password.
+            let shown = match family {
+                Some((scheme, Some(_))) => format!("{scheme}:{HIDDEN}"),
                 _ => HIDDEN.to_string(),
             };
-            let allowed = format!("a URL such as postgres://user@host/database ({error})");
+            let allowed = format!(
+                "a URL such as postgres://user@host/database, mysql://… or sqlite://… ({why})"
+            );
             ConfigError::new(variable.to_string(), &shown, allowed)
-        })?;
-        Ok(Self { url })
+        };
+        let Some((_, Some(family))) = family else {
+            return Err(wrong("it begins with none of these"));
+        };
+        let url: Url = text
+            .parse()
+            .map_err(|error: url::ParseError| wrong(&error.to_string()))?;
+        if family != Family::Sqlite && !url.has_authority() {
+            return Err(wrong("there is no // in it"));
+        }
+        Ok(Self { url, family })
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -89,12 +115,7 @@ impl Link {
     }
 
     pub(super) fn family(&self) -> Family {
-        match self.url.scheme() {
-            "postgres" | "postgresql" => Family::Postgres,
-            "mysql" | "mariadb" => Family::MySql,
-            "sqlite" => Family::Sqlite,
-            _ => Family::Other,
-        }
+        self.family
     }
 
     /// Whether it is a database of this process alone, which ends with its last connection.
@@ -164,6 +185,10 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.url;
         write!(f, "{}:", url.scheme())?;
+        if self.family == Family::Sqlite && url.as_str().contains('@') {
+            // No file is called so; the URL of a server with a wrong scheme looks like this.
+            return f.write_str(HIDDEN);
+        }
         if url.has_authority() {
             f.write_str("//")?;
             if !url.username().is_empty() || url.password().is_some() {

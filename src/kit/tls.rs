@@ -148,7 +148,7 @@ impl Tls {
     /// As [`check`](Self::check).
     pub(super) fn apply(&self, link: &mut Link) -> Result<(), ConfigError> {
         let family = link.family();
-        if family != Family::Postgres && family != Family::MySql {
+        if family == Family::Sqlite {
             return Ok(());
         }
         self.check(link)?;

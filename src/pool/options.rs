@@ -100,7 +100,8 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// Sets whether the backend of each connection is learned. Default: true.
     ///
-    /// Without it a statement whose caller went away cannot be cancelled on the server.
+    /// Without it a statement whose caller went away cannot be cancelled on the server, and the server
+    /// is not asked about holders ([`Config::witness`](crate::Config::witness)).
     ///
     /// # Cost
     /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`

@@ -105,6 +105,11 @@ pub(crate) enum Pulse {
     Late(Duration),
 }
 
+impl Pulse {
+    /// Above what a busy machine takes to schedule a task.
+    pub(crate) const LATE: Duration = Duration::from_millis(750);
+}
+
 /// Says that the probe ran, also when the runtime drops it at its end.
 struct Ran(Arc<AtomicBool>);
 
@@ -185,8 +190,6 @@ impl PoolRecord {
 
     /// Looks at the latest probe of the runtime, and sends the next one if that has run.
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
-        /// Above what a busy machine takes to schedule a task.
-        const LATE: Duration = Duration::from_millis(750);
         /// An older answer says nothing of now.
         const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
@@ -198,7 +201,9 @@ impl PoolRecord {
                 probe.answered = Some(*sent);
                 probe.sent = None;
             }
-            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            Some((sent, _)) if now.since(*sent) >= Pulse::LATE => {
+                return Pulse::Late(now.since(*sent));
+            }
             _ => {}
         }
         let asked_for = match &probe.sent {

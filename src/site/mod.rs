@@ -8,6 +8,7 @@ pub(crate) mod sql;
 mod stack;
 mod statements;
 pub(crate) mod text;
+mod waits;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +17,7 @@ use std::panic;
 pub(crate) use self::stack::Stacks;
 pub use self::stack::{Frame, Stack};
 pub(crate) use self::statements::{SqlText, Statements};
+pub(crate) use self::waits::walk_waited;
 
 /// A place in source code: file, line and column.
 ///

@@ -1,8 +1,8 @@
 //! One capture beside the system's unwinder, from the same frame.
 //!
 //! Responsible for the comparison and the count. Not responsible for where it is done.
-#![allow(unsafe_code)] // A function's address is asked of the system's unwinder.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -31,6 +31,8 @@ pub(crate) fn keep(addresses: &[usize]) -> Option<&'static Seen> {
 pub(crate) struct Count {
     pub(crate) compared: u64,
     pub(crate) deepest: usize,
+    /// A template was enough.
+    pub(crate) recognised: u64,
     /// The fast walk said that it does not know; by reason.
     pub(crate) unknown: BTreeMap<String, u64>,
     pub(crate) wrong: u64,
@@ -63,13 +65,16 @@ pub(crate) fn compare(place: &'static str) {
     let site = place.as_ptr().addr();
     let expected = slow(compare as fn(&'static str) as usize);
     let mut answers = Vec::with_capacity(3);
+    let walks = Cell::new(0);
     // The second time there is a template.
     for _ in 0..2 {
-        answers.push(match UNWINDER.capture(site, keep) {
-            Ok(found) => Ok(found.expect("everything is kept").clone()),
-            Err(unknown) => Err(unknown),
+        let found = UNWINDER.capture(site, |addresses| {
+            walks.set(walks.get() + 1);
+            keep(addresses)
         });
+        answers.push(found.map(|found| found.expect("everything is kept").clone()));
     }
+    let recognised = answers.iter().filter(|answer| answer.is_ok()).count() - walks.get();
     let mut walked = Vec::new();
     answers.push(
         UNWINDER
@@ -78,6 +83,7 @@ pub(crate) fn compare(place: &'static str) {
     );
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let count = counts.entry(place).or_default();
+    count.recognised += recognised as u64;
     for answer in answers {
         count.compared += 1;
         match answer {
@@ -94,4 +100,33 @@ pub(crate) fn compare(place: &'static str) {
             Err(unknown) => *count.unknown.entry(format!("{unknown:?}")).or_default() += 1,
         }
     }
+}
+
+/// How often to do something: that many times, or many times more in a long run.
+pub(crate) fn times(count: usize) -> usize {
+    let more = std::env::var("LEAKTRACE_SOAK").ok();
+    count * more.and_then(|value| value.parse().ok()).unwrap_or(1)
+}
+
+pub(crate) fn count(place: &'static str) -> Count {
+    let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = counts.get(place).cloned().unwrap_or_default();
+    drop(counts);
+    println!("{place}: {count:?}");
+    count
+}
+
+/// None may be wrong, none unknown, and there must have been that many.
+#[track_caller]
+pub(crate) fn all_found(place: &'static str, at_least: usize) -> Count {
+    let count = count(place);
+    let example = count.example.clone().unwrap_or_default();
+    assert_eq!(count.wrong, 0, "{place}: {example}");
+    assert!(count.unknown.is_empty(), "{place}: {:?}", count.unknown);
+    // Each comparison is of three captures.
+    let compared = count.compared / 3;
+    assert!(compared >= at_least as u64, "{place}: {compared}");
+    // Otherwise templates were not compared at all.
+    assert!(count.recognised >= compared / 2, "{place}: {count:?}");
+    count
 }

@@ -18,5 +18,9 @@
 #[path = "../../src/site/capture/unwind/mod.rs"]
 mod unwind;
 
+mod callers;
+mod checkouts;
 mod compare;
+mod foreign;
+mod libraries;
 mod soak;

@@ -3,4 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod contradictions;
+mod names;
 mod pooler;
+mod secrets;
+mod server_limits;
+mod sessions;
+mod settle;
+mod start;
+mod tls;

@@ -67,7 +67,7 @@ async fn behind_pgbouncer_holders_in_transactions_are_not_told_apart_by_backends
         .expect("locked");
     let pool = bench.pool.clone();
     let second = tokio::spawn(async move {
-        sqlx::query("UPDATE seats SET taken = 8 WHERE id = 1")
+        raw_sql("UPDATE seats SET taken = 8 WHERE id = 1")
             .execute(&pool)
             .await
     });
@@ -100,7 +100,7 @@ async fn without_a_pooler_the_same_holders_are_told_apart() {
         .expect("locked");
     let pool = bench.pool.clone();
     let second = tokio::spawn(async move {
-        sqlx::query("UPDATE seats SET taken = 8 WHERE id = 1")
+        raw_sql("UPDATE seats SET taken = 8 WHERE id = 1")
             .execute(&pool)
             .await
     });

@@ -48,8 +48,8 @@ impl Rules {
     /// Whether it can have an entry at all. Nothing is mapped above.
     #[inline]
     fn fits(address: usize) -> bool {
-        (address as u64) >> Native::ALIGNED >> KEY_BITS == 0
-            && address & ((1 << Native::ALIGNED) - 1) == 0
+        let key = (address as u64) >> Native::ALIGNED;
+        key >> KEY_BITS == 0 && key << Native::ALIGNED == address as u64
     }
 
     #[inline]
@@ -89,5 +89,68 @@ impl Rules {
         for way in self.sets.iter().flat_map(|set| &set.0) {
             way.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(number: u64) -> Rule {
+        Rule::from_bits(number % ((1 << Rule::BITS) - 1) + 1).expect("it is not zero")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_rule_is_found_under_its_address_and_no_other(
+            addresses in prop::collection::vec((any::<u64>(), any::<u64>()), 1..64),
+            flipped in 0usize..47,
+        ) {
+            let rules = Box::new(Rules::new());
+            for (address, number) in addresses {
+                let address = (address >> 17) as usize;
+                rules.insert(address, rule(number));
+                prop_assert_eq!(rules.get(address), Some(rule(number)));
+                rules.insert(address, Rule::END);
+                prop_assert_eq!(rules.get(address), Some(Rule::END));
+                prop_assert_eq!(rules.get(address ^ 1usize << flipped), None);
+                rules.clear();
+                prop_assert_eq!(rules.get(address), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_set_forgets_an_older_rule_and_never_mixes_two() {
+        const FIRST: usize = 0x5555_0000;
+        let rules = Box::new(Rules::new());
+        // Not a multiple of anything that the sets are.
+        let addresses = || (0..200_000usize).map(|turn| FIRST + turn * 13);
+        for address in addresses() {
+            rules.insert(address, rule(address as u64));
+        }
+        let mut found = 0;
+        for address in addresses() {
+            if let Some(known) = rules.get(address) {
+                assert_eq!(known, rule(address as u64));
+                found += 1;
+            }
+        }
+        assert!((10_000..=16_384).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn addresses_that_no_process_has_are_unknown() {
+        let rules = Box::new(Rules::new());
+        for address in [usize::MAX, 1 << 47, 1 << 63] {
+            rules.insert(address, Rule::END);
+            assert_eq!(rules.get(address), Some(Rule::UNKNOWN));
+        }
+        // An empty entry looks like the rule of a low address.
+        assert_eq!(rules.get(0), None);
+        assert_eq!(rules.get(1), None);
     }
 }

@@ -10,7 +10,7 @@
 //! are the same again, then by induction every step of a walk by the same rules would be the same,
 //! and find the same addresses. The rules are the same while the generation is.
 
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::arch::{Arch, Native};
 use super::thread::{Registers, Stack};
@@ -20,24 +20,9 @@ use super::walk::{FRAMES, FpSource, Trail};
 /// that come by different ways are mostly of different depth.
 const SETS: usize = 512;
 const WAYS: usize = 4;
-/// Addresses and saved frame pointers.
-const WORDS: usize = FRAMES + 56;
-
-/// A word to check: what is expected, and 17 bits for how many words above the stack pointer.
-const DISTANCE_BITS: u32 = 17;
-
-fn pack(expected: usize, distance: usize) -> Option<u64> {
-    let words = distance / 8;
-    let fits = distance % 8 == 0
-        && words >> DISTANCE_BITS == 0
-        && expected as u64 >> (64 - DISTANCE_BITS) == 0;
-    fits.then_some((expected as u64) << DISTANCE_BITS | words as u64)
-}
-
-fn unpack(word: u64) -> (usize, usize) {
-    let distance = (word & ((1 << DISTANCE_BITS) - 1)) as usize * 8;
-    ((word >> DISTANCE_BITS) as usize, distance)
-}
+/// Addresses are checked by groups without a branch between, so that loads overlap; the last group
+/// is filled up with its last word.
+const GROUP: usize = 4;
 
 /// One stack. A reader takes what it reads for true only if the sequence number was even before, and
 /// the same after.
@@ -51,20 +36,25 @@ struct Template<T> {
     /// Generation in the upper half, then how many addresses and how many frame pointers.
     head: AtomicU64,
     token: AtomicPtr<T>,
-    words: [AtomicU64; WORDS],
+    addresses: [AtomicUsize; FRAMES],
+    /// In bytes above the stack pointer.
+    distances: [AtomicU32; FRAMES],
+    /// Where a frame pointer was saved, and how far above the stack pointer it points.
+    fps: [(AtomicU32, AtomicU32); FRAMES],
 }
+
+const _: () = assert!(FRAMES.is_multiple_of(GROUP));
 
 /// The frame pointer at the start does not matter.
 const ANY: usize = usize::MAX;
 
-fn head(generation: u32, addresses: usize, fps: usize) -> u64 {
-    u64::from(generation) << 32 | (addresses as u64) << 16 | fps as u64
-}
-
-/// 2 MiB of zeros, of which the system provides what is touched.
+/// 2.6 MiB of zeros, of which the system provides what is touched.
 pub(super) struct Templates<T: 'static> {
     sets: [[Template<T>; WAYS]; SETS],
     next_victim: AtomicUsize,
+    /// Takes any template for the right one: what a test must notice.
+    #[cfg(test)]
+    pub(super) unchecked: std::sync::atomic::AtomicBool,
 }
 
 impl<T: Sync + 'static> Templates<T> {
@@ -72,6 +62,8 @@ impl<T: Sync + 'static> Templates<T> {
         Self {
             sets: [const { [const { Template::new() }; WAYS] }; SETS],
             next_victim: AtomicUsize::new(0),
+            #[cfg(test)]
+            unchecked: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -87,31 +79,41 @@ impl<T: Sync + 'static> Templates<T> {
         &self,
         site: usize,
         generation: u32,
-        from: &Registers,
+        from: Registers,
         stack: &Stack,
     ) -> Option<&'static T> {
+        #[cfg(test)]
+        if self.unchecked.load(Ordering::Relaxed) {
+            let token = self.sets[0][0].token.load(Ordering::Relaxed);
+            // SAFETY: I5, as in `check`.
+            return unsafe { token.as_ref() };
+        }
         self.set(site, stack)
             .iter()
             .find_map(|template| template.check(generation, from, stack))
     }
 
     /// Keeps a stack, instead of an older one if there is no room. Keeps nothing when it cannot be
-    /// told by distances: a stack deeper than 1 MiB, or frame pointers that point below it.
+    /// told by distances: frame pointers that point below the stack.
     #[cold]
     pub(super) fn add(
         &self,
         site: usize,
         generation: u32,
-        from: &Registers,
+        from: Registers,
         stack: &Stack,
         trail: &Trail,
         token: &'static T,
     ) {
-        let mut words = [0; WORDS];
-        let Some((fp, fps)) = describe(trail, &mut words) else {
+        let Some(contents) = Contents::of(trail) else {
             return;
         };
         let set = self.set(site, stack);
+        #[cfg(test)]
+        let set = match self.unchecked.load(Ordering::Relaxed) {
+            true => &self.sets[0],
+            false => set,
+        };
         let stale = |template: &&Template<T>| {
             let head = template.head.load(Ordering::Relaxed);
             head == 0 || (head >> 32) as u32 != generation
@@ -120,46 +122,70 @@ impl<T: Sync + 'static> Templates<T> {
             .iter()
             .find(stale)
             .unwrap_or_else(|| &set[self.next_victim.fetch_add(1, Ordering::Relaxed) % WAYS]);
-        let addresses = trail.addresses().len();
         template.write(|template| {
             let relaxed = Ordering::Relaxed;
             template.pc.store(from.pc, relaxed);
-            template.fp.store(fp, relaxed);
-            template
-                .head
-                .store(head(generation, addresses, fps), relaxed);
-            template
-                .token
-                .store(std::ptr::from_ref(token).cast_mut(), relaxed);
-            for (to, word) in template.words.iter().zip(words).take(addresses + fps) {
-                to.store(word, relaxed);
+            template.fp.store(contents.fp, relaxed);
+            template.head.store(contents.head(generation), relaxed);
+            let token = std::ptr::from_ref(token).cast_mut();
+            template.token.store(token, relaxed);
+            for index in 0..contents.len {
+                template.addresses[index].store(contents.addresses[index], relaxed);
+                template.distances[index].store(contents.distances[index], relaxed);
+            }
+            let fps = template.fps.iter().zip(contents.fps);
+            for ((at, points), fp) in fps.take(contents.fps_len) {
+                at.store(fp.0, relaxed);
+                points.store(fp.1, relaxed);
             }
         });
     }
 }
 
-/// The words of a trail: addresses first, saved frame pointers after. Gives what the first frame
-/// pointer must be, and how many frame pointers there are.
-fn describe(trail: &Trail, words: &mut [u64; WORDS]) -> Option<(usize, usize)> {
-    let mut to = words.iter_mut();
-    for (&address, &distance) in trail.addresses().iter().zip(trail.distances()) {
-        if address % (1 << Native::ALIGNED) != 0 {
-            return None;
+/// What a template is made of, while it is made.
+struct Contents {
+    addresses: [usize; FRAMES],
+    distances: [u32; FRAMES],
+    /// A multiple of [`GROUP`].
+    len: usize,
+    fp: usize,
+    fps: [(u32, u32); FRAMES],
+    fps_len: usize,
+}
+
+impl Contents {
+    fn of(trail: &Trail) -> Option<Self> {
+        let mut contents = Self {
+            addresses: [0; FRAMES],
+            distances: [0; FRAMES],
+            len: trail.addresses().len().next_multiple_of(GROUP),
+            fp: ANY,
+            fps: [(0, 0); FRAMES],
+            fps_len: 0,
+        };
+        let last = trail.addresses().len().checked_sub(1)?;
+        for index in 0..contents.len {
+            let from = index.min(last);
+            contents.addresses[index] = trail.addresses()[from];
+            contents.distances[index] = trail.distances()[from].try_into().ok()?;
         }
-        *to.next()? = pack(address >> Native::ALIGNED, distance)?;
-    }
-    let mut first = ANY;
-    let mut fps = 0;
-    for &(source, fp) in trail.fps() {
-        match source {
-            FpSource::Register => first = fp,
-            FpSource::Saved(distance) => {
-                *to.next()? = pack(fp, distance)?;
-                fps += 1;
+        for &(source, fp) in trail.fps() {
+            match source {
+                FpSource::Register => contents.fp = fp,
+                FpSource::Saved(at) => {
+                    let slot = contents.fps.get_mut(contents.fps_len)?;
+                    *slot = (at.try_into().ok()?, fp.try_into().ok()?);
+                    contents.fps_len += 1;
+                }
             }
         }
+        Some(contents)
     }
-    Some((first, fps))
+
+    /// See [`Template::head`].
+    fn head(&self, generation: u32) -> u64 {
+        u64::from(generation) << 32 | (self.len as u64) << 16 | self.fps_len as u64
+    }
 }
 
 impl<T: Sync + 'static> Template<T> {
@@ -170,19 +196,21 @@ impl<T: Sync + 'static> Template<T> {
             fp: AtomicUsize::new(0),
             head: AtomicU64::new(0),
             token: AtomicPtr::new(std::ptr::null_mut()),
-            words: [const { AtomicU64::new(0) }; WORDS],
+            addresses: [const { AtomicUsize::new(0) }; FRAMES],
+            distances: [const { AtomicU32::new(0) }; FRAMES],
+            fps: [const { (AtomicU32::new(0), AtomicU32::new(0)) }; FRAMES],
         }
     }
 
     /// What the stack is, if it is this one.
     #[inline]
-    fn check(&self, generation: u32, from: &Registers, stack: &Stack) -> Option<&'static T> {
+    fn check(&self, generation: u32, from: Registers, stack: &Stack) -> Option<&'static T> {
         let relaxed = Ordering::Relaxed;
         let sequence = self.sequence.load(Ordering::Acquire);
         let head = self.head.load(relaxed);
         if self.pc.load(relaxed) != from.pc
             || (head >> 32) as u32 != generation
-            || sequence % 2 != 0
+            || !sequence.is_multiple_of(2)
         {
             return None;
         }
@@ -192,15 +220,23 @@ impl<T: Sync + 'static> Template<T> {
         }
         let addresses = (head >> 16) as u16 as usize;
         let fps = head as u16 as usize;
-        for word in self.words.get(..addresses)? {
-            let (expected, distance) = unpack(word.load(relaxed));
-            if Native::strip(stack.load(distance)?) != expected << Native::ALIGNED {
+        let (addresses, []) = self.addresses.get(..addresses)?.as_chunks::<GROUP>() else {
+            return None;
+        };
+        let (distances, _) = self.distances.as_chunks::<GROUP>();
+        for (addresses, distances) in addresses.iter().zip(distances) {
+            let found = stack.load_all(distances.each_ref().map(|it| it.load(relaxed) as usize))?;
+            let mut differs = 0;
+            for (address, found) in addresses.iter().zip(found) {
+                differs |= Native::strip(found) ^ address.load(relaxed);
+            }
+            if differs != 0 {
                 return None;
             }
         }
-        for word in self.words.get(addresses..addresses + fps)? {
-            let (expected, distance) = unpack(word.load(relaxed));
-            if stack.load(distance)?.wrapping_sub(from.sp) != expected {
+        for (at, points) in self.fps.get(..fps)? {
+            let found = stack.load(at.load(relaxed) as usize)?;
+            if found.wrapping_sub(from.sp) != points.load(relaxed) as usize {
                 return None;
             }
         }
@@ -218,7 +254,7 @@ impl<T: Sync + 'static> Template<T> {
     /// Runs `write` between two sequence numbers, unless somebody else does: then not at all.
     fn write(&self, write: impl FnOnce(&Self)) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        if sequence % 2 != 0
+        if !sequence.is_multiple_of(2)
             || self
                 .sequence
                 .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)

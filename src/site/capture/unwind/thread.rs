@@ -8,7 +8,6 @@ use std::mem::MaybeUninit;
 
 /// The registers of a function, as they are when a call that it makes returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub(super) struct Registers {
     /// The return address of that call: it lies in the function that asked.
     pub(super) pc: usize,
@@ -22,31 +21,32 @@ pub(super) struct Registers {
 /// compiler's tables are exact, whatever it does to the stack pointer elsewhere.
 #[inline(always)]
 pub(super) fn registers() -> Registers {
-    let mut registers = Registers {
-        pc: 0,
-        sp: 0,
-        fp: 0,
-    };
-    // SAFETY: `read` writes the three words of the structure it is given, which is `repr(C)` and
-    // borrowed for the call alone.
-    unsafe { read(&mut registers) };
-    registers
+    let mut fp = 0;
+    // SAFETY: `read` writes the one word it is given a reference to, and is otherwise a function that
+    // returns two words.
+    let Pair { pc, sp } = unsafe { read(&mut fp) };
+    Registers { pc, sp, fp }
 }
 
-/// Writes the registers of its caller.
+/// Returned in two registers, by the C calling convention of x86_64.
+#[repr(C)]
+struct Pair {
+    pc: usize,
+    sp: usize,
+}
+
+/// The registers of its caller.
 ///
 /// # Safety
-/// None is needed beyond the reference: it changes `rax` only, which a call may change, and nothing
-/// in memory but `into`.
+/// None is needed beyond the reference: it changes two registers that a call may change, and nothing
+/// in memory but `fp`.
 #[unsafe(naked)]
-unsafe extern "C" fn read(into: &mut Registers) {
+unsafe extern "C" fn read(fp: &mut usize) -> Pair {
     naked_asm!(
+        "mov [rdi], rbp",
         // The return address lies on top; without it, the stack is that of the caller.
         "mov rax, [rsp]",
-        "mov [rdi], rax",
-        "lea rax, [rsp + 8]",
-        "mov [rdi + 8], rax",
-        "mov [rdi + 16], rbp",
+        "lea rdx, [rsp + 8]",
         "ret",
     )
 }
@@ -61,7 +61,6 @@ unsafe extern "C" fn read(into: &mut Registers) {
 pub(super) struct Stack {
     sp: usize,
     size: usize,
-    room: usize,
     // The bounds are those of one thread.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -83,60 +82,62 @@ thread_local! {
 
 impl Stack {
     /// `None` when the stack pointer does not lie in the stack that this thread was started with.
-    #[inline]
-    pub(super) fn of(registers: &Registers) -> Option<Self> {
-        let bounds = BOUNDS.get();
+    #[inline(always)]
+    pub(super) fn of(registers: Registers) -> Option<Self> {
         let sp = registers.sp;
-        if sp < bounds.low || sp >= bounds.base || sp % 8 != 0 {
-            return Self::ask(registers);
+        let mut bounds = BOUNDS.get();
+        if !bounds.hold(sp) {
+            bounds = ask();
+            if !bounds.hold(sp) {
+                return None;
+            }
         }
-        Some(Self::within(bounds, sp))
-    }
-
-    #[inline]
-    fn within(bounds: Bounds, sp: usize) -> Self {
-        Self {
+        Some(Self {
             sp,
             size: bounds.base - sp,
-            room: sp - bounds.low,
             _not_send: std::marker::PhantomData,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ask(registers: &Registers) -> Option<Self> {
-        if BOUNDS.get().base != UNASKED.base {
-            return None;
-        }
-        let bounds = bounds().unwrap_or(NONE);
-        BOUNDS.set(bounds);
-        let sp = registers.sp;
-        (sp >= bounds.low && sp < bounds.base && sp % 8 == 0).then(|| Self::within(bounds, sp))
+        })
     }
 
     /// The word at that distance above the stack pointer, if all of it lies in the stack.
     #[inline(always)]
     pub(super) fn load(&self, distance: usize) -> Option<usize> {
-        // The size of a stack is at least a word, because the stack pointer is aligned and below its
-        // base, which is aligned too.
-        if distance > self.size - 8 || distance % 8 != 0 {
+        self.load_all([distance]).map(|[word]| word)
+    }
+
+    /// The words at those distances above the stack pointer, if all of them lie in the stack.
+    #[inline(always)]
+    pub(super) fn load_all<const N: usize>(&self, distances: [usize; N]) -> Option<[usize; N]> {
+        let last = self.last();
+        // No distance is larger than all of them combined: one comparison, nearly always.
+        let combined = distances.iter().fold(0, |bits, distance| bits | distance);
+        if combined > last && distances.iter().any(|&distance| distance > last) {
             return None;
         }
-        let word: usize;
-        // SAFETY: I1: by the invariant of `Stack` and the check, the whole word lies between the
-        // stack pointer of a running function and the base of this thread's stack, which is mapped
-        // and readable. I2: the processor reads it, the result is an integer, nothing is written.
-        unsafe {
-            asm!(
-                "mov {word}, [{sp} + {distance}]",
-                word = lateout(reg) word,
-                sp = in(reg) self.sp,
-                distance = in(reg) distance,
-                options(readonly, nostack, preserves_flags)
-            );
-        }
-        Some(word)
+        Some(distances.map(|distance| {
+            let word: usize;
+            // SAFETY: I1: by the invariant of `Stack`, and because no distance is above `last`, the
+            // whole word lies between the stack pointer of a running function and the base of this
+            // thread's stack, which is mapped and readable. I2: the processor reads it, the result is
+            // an integer, nothing is written.
+            unsafe {
+                asm!(
+                    "mov {word}, [{sp} + {distance}]",
+                    word = lateout(reg) word,
+                    sp = in(reg) self.sp,
+                    distance = in(reg) distance,
+                    options(readonly, nostack, preserves_flags)
+                );
+            }
+            word
+        }))
+    }
+
+    /// The distance of the last word. The stack pointer is aligned and lies below the base, which is
+    /// aligned too: there is at least one word.
+    #[inline(always)]
+    fn last(&self) -> usize {
+        self.size - 8
     }
 
     /// Bytes between the stack pointer and the base.
@@ -147,8 +148,27 @@ impl Stack {
 
     /// Bytes that are left below the stack pointer.
     pub(super) fn room(&self) -> usize {
-        self.room
+        self.sp.saturating_sub(BOUNDS.get().low)
     }
+}
+
+impl Bounds {
+    #[inline(always)]
+    fn hold(self, sp: usize) -> bool {
+        sp >= self.low && sp < self.base && sp.is_multiple_of(8)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn ask() -> Bounds {
+    let known = BOUNDS.get();
+    if known.base != UNASKED.base {
+        return known;
+    }
+    let bounds = bounds().unwrap_or(NONE);
+    BOUNDS.set(bounds);
+    bounds
 }
 
 /// Asks the system. Once for each thread: for the main thread it reads a file.
@@ -169,5 +189,6 @@ fn bounds() -> Option<Bounds> {
     };
     let low = low.addr();
     let base = low.checked_add(size)?;
-    (answer == 0 && low > NONE.low && base % 8 == 0 && size >= 8).then_some(Bounds { low, base })
+    (answer == 0 && low > NONE.low && base.is_multiple_of(8) && size >= 8)
+        .then_some(Bounds { low, base })
 }

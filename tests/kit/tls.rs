@@ -1,0 +1,137 @@
+//! TLS against a private authority: right, wrong authority, wrong name, none.
+
+use leaktrace::PgPool;
+use leaktrace::kit::{ConnectError, PoolSettings, TlsFault};
+
+use crate::settle::{lookup, open};
+use crate::support::TestDb;
+use crate::support::db::postgres_database;
+use crate::support::doors::{TlsDoor, through_pgbouncer};
+
+async fn door() -> Option<(TestDb, TlsDoor)> {
+    let test = postgres_database().await?;
+    let door = TlsDoor::of(&test)?;
+    Some((test, door))
+}
+
+/// Settings for production.
+fn production(list: &[(&str, &str)]) -> PoolSettings {
+    let settings = PoolSettings::default()
+        .production()
+        .overridden_by(lookup(list));
+    settings.expect("settings")
+}
+
+/// Whether the server says that the session is encrypted.
+async fn is_encrypted(settings: &PoolSettings) -> Result<bool, ConnectError> {
+    let pool: PgPool = open(settings).await?;
+    let ssl = sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+    Ok(ssl.fetch_one(&pool).await.expect("a row"))
+}
+
+fn fault(error: &ConnectError) -> Option<TlsFault> {
+    match error {
+        ConnectError::Tls { fault, .. } => Some(*fault),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn the_right_authority_and_name_are_verified_and_encrypted() {
+    let Some((_test, door)) = door().await else {
+        return;
+    };
+    let url = door.url("localhost");
+    let settings = production(&[("DATABASE_URL", &url), ("PGSSLROOTCERT", &door.authority)]);
+    assert!(is_encrypted(&settings).await.expect("a session"));
+    // The same in the URL.
+    let url = format!("{url}?sslmode=verify-full&sslrootcert={}", door.authority);
+    assert!(
+        is_encrypted(&production(&[("DATABASE_URL", &url)]))
+            .await
+            .expect("a session")
+    );
+}
+
+#[tokio::test]
+async fn another_authority_another_name_and_no_tls_are_told_apart() {
+    let Some((test, door)) = door().await else {
+        return;
+    };
+    let (right, wrong) = (door.url("localhost"), door.url("127.0.0.1"));
+    let another = ("PGSSLMODE", "verify-full");
+    let authority = ("PGSSLROOTCERT", &*door.authority);
+    let mut cases = vec![
+        (
+            production(&[("DATABASE_URL", &right), another]),
+            TlsFault::WrongAuthority,
+        ),
+        (
+            production(&[("DATABASE_URL", &wrong), authority]),
+            TlsFault::WrongName,
+        ),
+    ];
+    if let Some(pooler) = through_pgbouncer(&test) {
+        let url = pooler.replace("?sslmode=disable", "");
+        cases.push((production(&[("DATABASE_URL", &url)]), TlsFault::NotOffered));
+    }
+    for (settings, expected) in cases {
+        let error = is_encrypted(&settings).await.expect_err("no trust");
+        assert_eq!(fault(&error), Some(expected), "{error}");
+        assert!(error.to_string().contains(expected.explain()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn production_without_an_authority_is_encrypted_and_development_takes_what_it_gets() {
+    let Some((test, door)) = door().await else {
+        return;
+    };
+    let url = door.url("127.0.0.1");
+    assert!(
+        is_encrypted(&production(&[("DATABASE_URL", &url)]))
+            .await
+            .expect("a session")
+    );
+    let open = PoolSettings::default().url(&test.url).expect("a URL");
+    assert!(!is_encrypted(&open).await.expect("a session"));
+}
+
+#[test]
+fn production_refuses_less() {
+    let url = "postgres://app@db.internal/orders";
+    for (mode, authority, good) in [
+        ("disable", None, false),
+        ("allow", None, false),
+        ("prefer", None, false),
+        ("require", None, true),
+        ("verify-ca", None, true),
+        ("verify-full", None, true),
+        ("require", Some("/ca.crt"), false),
+        ("verify-ca", Some("/ca.crt"), false),
+        ("verify-full", Some("/ca.crt"), true),
+    ] {
+        let mut list = vec![("DATABASE_URL", url), ("PGSSLMODE", mode)];
+        list.extend(authority.map(|file| ("PGSSLROOTCERT", file)));
+        let settings = PoolSettings::default()
+            .production()
+            .overridden_by(lookup(&list));
+        assert_eq!(settings.is_ok(), good, "{mode} {authority:?}");
+        if let Err(error) = settings {
+            assert_eq!((error.variable(), error.value()), ("PGSSLMODE", mode));
+        }
+        PoolSettings::default()
+            .overridden_by(lookup(&list))
+            .expect("not in production");
+    }
+    let in_url = [("DATABASE_URL", "postgres://app@db/orders?sslmode=prefer")];
+    let error = PoolSettings::default()
+        .production()
+        .overridden_by(lookup(&in_url));
+    assert!(
+        error
+            .expect_err("prefer")
+            .to_string()
+            .contains("sslmode in the URL")
+    );
+}
