@@ -123,7 +123,7 @@ impl Run {
 
 fn measure(quick: bool) -> Result<(Vec<Table>, Vec<Target>), Box<dyn std::error::Error>> {
     println!("rows of one table were measured in interleaved rounds; compare nothing else");
-    println!("backtrace: {}\n", capture());
+    println!("stacks: the default capture of this target; `portable capture` is the system's\n");
     let effort = |rounds, count| match quick {
         true => Effort {
             rounds: 7,
@@ -217,14 +217,6 @@ fn measure(quick: bool) -> Result<(Vec<Table>, Vec<Target>), Box<dyn std::error:
     let target = targets::naming(&table);
     run.add(table, Some(target));
     Ok((run.tables, run.targets))
-}
-
-/// Which walk of the stack was measured.
-fn capture() -> &'static str {
-    match std::env::var("DB_LEAK_UNWINDER").as_deref() {
-        Ok("portable") => "portable capture, as DB_LEAK_UNWINDER says",
-        _ => "the default capture of this target",
-    }
 }
 
 /// A measurement that does not see 200 ns measures nothing.

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use leaktrace::{Config, Detail, Monitor};
+use leaktrace::{Config, Detail, Monitor, Unwinder};
 use sqlx::{Database, Postgres, Sqlite};
 
 /// As many connections as every pool here has.
@@ -24,6 +24,8 @@ pub(crate) enum Design {
     Watched(Detail),
     /// A pool made by leaktrace's own `PoolOptions`.
     Own(Detail),
+    /// Watched at `backtrace`, with the system's unwinder.
+    Portable,
     /// Watched at `backtrace`, with 200 ns added to each acquire: what the self-check must notice.
     Delayed,
 }
@@ -49,6 +51,7 @@ impl Setting {
             Design::Naive => "raw sqlx + std::backtrace",
             Design::Watched(_) => "leaktrace, watched pool",
             Design::Own(_) => "leaktrace, own PoolOptions",
+            Design::Portable => "leaktrace, watched pool, portable capture",
             Design::Delayed => "leaktrace, 200 ns added",
         }
     }
@@ -57,7 +60,7 @@ impl Setting {
         match self.design {
             Design::Raw | Design::Naive => "-".to_string(),
             Design::Watched(detail) | Design::Own(detail) => detail.to_string(),
-            Design::Delayed => Detail::Backtrace.to_string(),
+            Design::Portable | Design::Delayed => Detail::Backtrace.to_string(),
         }
     }
 }
@@ -123,7 +126,11 @@ impl<DB: Backend> Subject<DB> {
                 .max_connections(POOL)
                 .test_before_acquire(setting.test_before_acquire)
         };
-        let monitor = |detail| Monitor::new(Config::default().detail(detail));
+        let unwinder = match setting.design {
+            Design::Portable => Unwinder::Portable,
+            _ => Unwinder::Auto,
+        };
+        let monitor = |detail| Monitor::new(Config::default().detail(detail).unwinder(unwinder));
         let detail = match setting.design {
             Design::Raw | Design::Naive => {
                 let raw = plain().connect_with(options.clone()).await?;
@@ -148,7 +155,7 @@ impl<DB: Backend> Subject<DB> {
                 });
             }
             Design::Watched(detail) => detail,
-            Design::Delayed => Detail::Backtrace,
+            Design::Portable | Design::Delayed => Detail::Backtrace,
         };
         let raw = plain().connect_with(options.clone()).await?;
         let ours = Some(monitor(detail).watch("bench", raw.clone()));

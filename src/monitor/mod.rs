@@ -246,6 +246,13 @@ impl Monitor {
     }
 
     pub(crate) fn snapshot(&self, now: Moment) -> Snapshot {
+        let mut snapshot = self.look(now);
+        self.0.registry.add_totals(&mut snapshot, now);
+        snapshot
+    }
+
+    /// A snapshot without the totals.
+    fn look(&self, now: Moment) -> Snapshot {
         let stops = self.0.stops.lock().clone();
         self.0.registry.snapshot(now, &self.limits(), &stops)
     }

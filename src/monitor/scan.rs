@@ -43,8 +43,12 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     }
     let config = &monitor.0.config;
     let now = Moment::now();
-    let snapshot = monitor.snapshot(now);
+    let mut snapshot = monitor.look(now);
     let verdict = judge::holds(&snapshot.holders);
+    // Most passes find nothing to say, and then nobody reads what the sites have cost.
+    if !verdict.claims.is_empty() || registry.somebody_waits() || !snapshot.closings.is_empty() {
+        registry.add_totals(&mut snapshot, now);
+    }
     let everything = monitor.detail() == Detail::Backtrace;
     if everything {
         registry.stacks.refresh();

@@ -3,13 +3,14 @@
 //! Responsible for seeing that an acquire waits, for making the record when it is granted, and for
 //! sqlx's `Acquire`. Not responsible for why it waits.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
-use std::task::Context;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use pin_project_lite::pin_project;
 use sqlx::{Acquire, Database, Error};
 use sqlx_core::pool::MaybePoolConnection;
 
@@ -37,11 +38,33 @@ impl<DB: Database> Pool<DB> {
         kind: HolderKind,
         site: Option<CallSite>,
     ) -> impl Future<Output = Result<Conn<DB>, Error>> + Send + 'static + use<DB> {
-        let acquire = self.raw.acquire();
-        let watched = self.watched.clone();
-        async move {
-            let granted = watched.wait(acquire, kind, site).await?;
-            Ok(watched.grant(granted, kind, site))
+        self.checkout_as(kind, site, |conn| conn)
+    }
+
+    /// The same, as the guard that `guard` makes of it.
+    #[inline]
+    pub(super) fn checkout_as<T: 'static>(
+        &self,
+        kind: HolderKind,
+        site: Option<CallSite>,
+        guard: fn(Conn<DB>) -> T,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<DB, T> {
+        Wait {
+            acquire: self.raw.acquire(),
+            ask: Some(self.ask(kind, site)),
+            then: move |granted, watched: Watched| guard(watched.grant(granted, kind, site)),
+        }
+    }
+
+    fn ask(&self, kind: HolderKind, site: Option<CallSite>) -> Ask {
+        Ask {
+            learned: self.record().learns().then(Learned::default),
+            watched: self.watched.clone(),
+            kind,
+            site,
+            polls: 0,
+            since: None,
+            waiting: None,
         }
     }
 
@@ -64,64 +87,137 @@ struct Granted<DB: Database> {
     waited: Duration,
 }
 
-impl Watched {
+pin_project! {
     /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
-    async fn wait<DB: Database>(
-        &self,
-        acquire: impl Future<Output = Result<sqlx::pool::PoolConnection<DB>, Error>>,
-        kind: HolderKind,
-        site: Option<CallSite>,
-    ) -> Result<Granted<DB>, Error> {
-        if self.monitor.config().get_strict() {
-            self.refuse_nested(site)?;
-        }
-        let mut acquire = pin!(acquire);
-        let mut learned = self.record().learns().then(Learned::default);
-        let mut polls = 0_u32;
-        let mut waiting: Option<Waiting> = None;
-        // Known from the first poll on that was not answered: before that, nothing has waited.
-        let mut since: Option<Moment> = None;
-        let register = |since: Option<Moment>| {
-            let since = since.unwrap_or_else(Moment::now);
-            self.monitor
-                .wait(self.record(), kind, self.policy, site, since)
+    ///
+    /// Written out and not put together from smaller ones, because an `async fn` keeps room for a
+    /// future that it is given and for the same future while it is awaited, and a combinator moves
+    /// it: sqlx's is thousands of bytes, and each of them is copied each time.
+    struct Wait<F, M> {
+        #[pin]
+        acquire: F,
+        // `None` once it is over.
+        ask: Option<Ask>,
+        then: M,
+    }
+}
+
+/// Who asks, and what was seen of the asking.
+struct Ask {
+    watched: Watched,
+    kind: HolderKind,
+    site: Option<CallSite>,
+    learned: Option<Learned>,
+    polls: u32,
+    /// Known from the first poll on that was not answered: before that, nothing has waited.
+    since: Option<Moment>,
+    waiting: Option<Waiting>,
+}
+
+impl<DB, F, M, T> Future for Wait<F, M>
+where
+    DB: Database,
+    F: Future<Output = Result<sqlx::pool::PoolConnection<DB>, Error>>,
+    M: FnMut(Granted<DB>, Watched) -> T,
+{
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(ask) = this.ask.as_mut() else {
+            return Poll::Pending;
         };
-        let granted = poll_fn(|cx| {
-            let mut poll = |cx: &mut Context<'_>| match &mut learned {
-                Some(learned) => learned.during(|| acquire.as_mut().poll(cx)),
-                None => acquire.as_mut().poll(cx),
-            };
-            if let Some(waiting) = &waiting {
-                let mut cx = Context::from_waker(waiting.waker(cx.waker()));
-                return poll(&mut cx);
+        if ask.polls == 0
+            && ask.watched.monitor.config().get_strict()
+            && let Err(refused) = ask.watched.refuse_nested(ask.site)
+        {
+            *this.ask = None;
+            return Poll::Ready(Err(refused));
+        }
+        let Poll::Ready(granted) = ask.poll(this.acquire, cx) else {
+            return Poll::Pending;
+        };
+        match this.ask.take() {
+            Some(ask) => {
+                let granted = ask.over(granted);
+                Poll::Ready(granted.map(|(granted, watched)| (this.then)(granted, watched)))
             }
-            let polled = poll(cx);
-            if polled.is_ready() {
-                return polled;
-            }
-            let began = *since.get_or_insert_with(Moment::now);
-            polls = polls.saturating_add(1);
-            // With sqlx's ping every acquire is pending once: a waiter is one that found the pool
-            // full, or is still pending at its second poll.
-            if polls == 1 && !self.record().is_full() {
-                return polled;
-            }
-            let waiting = waiting.insert(register(Some(began)));
-            // Again, so that what it waits for wakes it through us.
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Ask {
+    fn poll<DB, F>(
+        &mut self,
+        mut acquire: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<sqlx::pool::PoolConnection<DB>, Error>>
+    where
+        DB: Database,
+        F: Future<Output = Result<sqlx::pool::PoolConnection<DB>, Error>>,
+    {
+        let watched = &self.watched;
+        let learned = &mut self.learned;
+        let mut poll = |cx: &mut Context<'_>| match learned {
+            Some(learned) => learned.during(|| acquire.as_mut().poll(cx)),
+            None => acquire.as_mut().poll(cx),
+        };
+        if let Some(waiting) = &self.waiting {
             let mut cx = Context::from_waker(waiting.waker(cx.waker()));
-            poll(&mut cx)
-        })
-        .await;
+            return poll(&mut cx);
+        }
+        let polled = poll(cx);
+        if polled.is_ready() {
+            return polled;
+        }
+        let since = *self.since.get_or_insert_with(Moment::now);
+        self.polls = self.polls.saturating_add(1);
+        // With sqlx's ping every acquire is pending once: a waiter is one that found the pool full,
+        // or is still pending at its second poll.
+        if self.polls == 1 && !watched.record().is_full() {
+            return polled;
+        }
+        let waiting = watched.register(self.kind, self.site, since);
+        let waiting = self.waiting.insert(waiting);
+        // Again, so that what it waits for wakes it through us.
+        let mut cx = Context::from_waker(waiting.waker(cx.waker()));
+        poll(&mut cx)
+    }
+
+    fn over<DB: Database>(
+        self,
+        granted: Result<sqlx::pool::PoolConnection<DB>, Error>,
+    ) -> Result<(Granted<DB>, Watched), Error> {
+        let Self {
+            watched,
+            kind,
+            site,
+            learned,
+            since,
+            mut waiting,
+            ..
+        } = self;
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        let raw = granted
-            .inspect_err(|error| self.failed(waiting.unwrap_or_else(|| register(since)), error))?;
-        Ok(Granted {
+        let raw = granted.inspect_err(|error| {
+            let register = || watched.register(kind, site, since.unwrap_or_else(Moment::now));
+            watched.failed(waiting.unwrap_or_else(register), error);
+        })?;
+        let granted = Granted {
             raw,
-            backend: learned.and_then(|learned| learned.backend()),
+            backend: learned.and_then(Learned::backend),
             waited: since.map_or(Duration::ZERO, |since| Moment::now().since(since)),
-        })
+        };
+        Ok((granted, watched))
+    }
+}
+
+impl Watched {
+    fn register(&self, kind: HolderKind, site: Option<CallSite>, since: Moment) -> Waiting {
+        self.monitor
+            .wait(self.record(), kind, self.policy, site, since)
     }
 
     /// Who holds a connection of this pool, oldest first.
@@ -215,8 +311,7 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn acquire(self) -> BoxFuture<'a, Result<Acquired<DB>, Error>> {
         let site = CallSite::caller();
-        let checkout = self.checkout(HolderKind::Connection, Some(site));
-        Box::pin(async move { checkout.await.map(Acquired) })
+        Box::pin(self.checkout_as(HolderKind::Connection, Some(site), Acquired))
     }
 
     /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
@@ -224,12 +319,14 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
         let site = CallSite::caller();
-        let acquire = self.raw.acquire();
-        let watched = self.watched.clone();
+        let wait = Wait {
+            acquire: self.raw.acquire(),
+            ask: Some(self.ask(HolderKind::Transaction, Some(site))),
+            then: |granted: Granted<DB>, _| granted.raw,
+        };
         self.monitor().handed_out(self.record(), site);
         Box::pin(async move {
-            let kind = HolderKind::Transaction;
-            let raw = watched.wait(acquire, kind, Some(site)).await?.raw;
+            let raw = wait.await?;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
             let raw = MaybePoolConnection::PoolConnection(raw);

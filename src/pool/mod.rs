@@ -132,8 +132,7 @@ impl<DB: Database> Pool<DB> {
         &self,
     ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
         let site = CallSite::caller();
-        let checkout = self.checkout(HolderKind::Connection, Some(site));
-        async move { checkout.await.map(PoolConnection::new) }
+        self.checkout_as(HolderKind::Connection, Some(site), PoolConnection::new)
     }
 
     /// Checks a connection out if one is idle.
@@ -283,8 +282,7 @@ impl<DB: Database> Pool<DB> {
         SqlxGauges(self.raw.clone()).idle() as usize
     }
 
-    /// The options as they were set. What leaktrace's own hooks change of them for sqlx's pool does
-    /// not show.
+    /// The options as they were set; what leaktrace's own hooks change of them does not show.
     pub fn options(&self) -> &sqlx::pool::PoolOptions<DB> {
         let stated = self.record().stated();
         let stated = stated.and_then(|options| options.downcast_ref());

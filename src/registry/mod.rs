@@ -127,9 +127,8 @@ impl Registry {
 
     /// Whether there is anything that could become overdue.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.waiters.is_empty()
+        !self.somebody_waits()
             && self.ended.lock().is_empty()
-            && self.gave_up.lock().is_empty()
             && self.slots().iter().all(|slots| slots.record().is_quiet())
     }
 
@@ -151,6 +150,11 @@ impl Registry {
         if gave_up.len() < KEPT {
             gave_up.push(waiter);
         }
+    }
+
+    /// Whether somebody waits, or gave up since the last scan.
+    pub(crate) fn somebody_waits(&self) -> bool {
+        !self.waiters.is_empty() || !self.gave_up.lock().is_empty()
     }
 
     pub(crate) fn take_gave_up(&self) -> Vec<Waiter> {

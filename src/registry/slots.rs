@@ -99,3 +99,130 @@ impl Slots {
         cells
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use futures_core::future::BoxFuture;
+
+    use super::*;
+    use crate::clock::{Moment, Stops};
+    use crate::config::Unwinder;
+    use crate::registry::testimony::{Answer, Question};
+    use crate::registry::{
+        Attempt, Begun, Gauges, HolderKind, Lease, Limits, Policy, Registry, Word,
+    };
+
+    struct Fixed(u32);
+
+    impl Gauges for Fixed {
+        fn identity(&self) -> usize {
+            1
+        }
+        fn max(&self) -> u32 {
+            self.0
+        }
+        fn size(&self) -> u32 {
+            self.0
+        }
+        fn idle(&self) -> u32 {
+            0
+        }
+        fn acquire_timeout(&self) -> Duration {
+            Duration::from_secs(30)
+        }
+        fn attempt(&self) -> Attempt {
+            Box::pin(std::future::ready(Ok(())))
+        }
+        fn ask(&self, _: Option<i64>, _: bool) -> BoxFuture<'static, Word> {
+            Box::pin(std::future::ready(Word::Unknown))
+        }
+        fn testify(&self, _: Question) -> BoxFuture<'static, Answer> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn watched(max: u32) -> (Arc<Registry>, Arc<Slots>) {
+        let registry = Arc::new(Registry::new(Unwinder::default()));
+        let make = |id, _: &[String]| PoolRecord::new(id, "orders", Box::new(Fixed(max)));
+        let slots = registry.watch(1, make);
+        (registry, slots)
+    }
+
+    fn lease(registry: &Registry, slots: &Arc<Slots>) -> Lease {
+        let begun = Begun {
+            kind: HolderKind::Connection,
+            policy: Policy::default(),
+            waited: Duration::ZERO,
+            acquired_by: None,
+            stack: None,
+            scope: None,
+            task: None,
+            span: None,
+        };
+        registry.lease(Arc::clone(slots), begun, true)
+    }
+
+    fn listed(registry: &Registry) -> usize {
+        let (limits, stops) = (Limits::default(), Stops::default());
+        registry.holders(Moment::now(), &limits, &stops).len()
+    }
+
+    #[test]
+    fn more_holders_than_cells_are_recorded_like_the_others() {
+        let (registry, slots) = watched(2);
+        let mut out: Vec<_> = (0..5).map(|_| lease(&registry, &slots)).collect();
+        assert_eq!(listed(&registry), 5);
+        assert_eq!(slots.record().counts.read(), (5, 0));
+        // Given away with its permit, it keeps its cell.
+        let mut leaked = out.remove(0);
+        leaked.leak();
+        drop(leaked);
+        // A return has a limit wherever its cell is.
+        out[3].release(true);
+        assert_eq!(slots.record().counts.read(), (4, 1));
+        let (stuck, next) = slots.look_at_returns(Moment::now());
+        assert!(stuck.is_empty() && next.is_some());
+        drop(out);
+        assert_eq!(listed(&registry), 1, "the leaked one");
+        assert_eq!(slots.record().counts.read(), (1, 0));
+        assert!(slots.overflow.lock().is_empty());
+        drop((lease(&registry, &slots), lease(&registry, &slots)));
+        assert_eq!(listed(&registry), 1);
+    }
+
+    #[test]
+    fn a_cell_that_is_used_again_shows_nothing_of_its_last_holder() {
+        let (registry, slots) = watched(1);
+        let first = lease(&registry, &slots);
+        let (id, cell) = (first.id(), Arc::clone(first.cell()));
+        cell.doom(true);
+        cell.on_backend(7);
+        drop(first);
+        let second = lease(&registry, &slots);
+        assert!(Arc::ptr_eq(&cell, second.cell()), "the same cell");
+        assert_ne!(second.id(), id);
+        assert!(!cell.is_doomed());
+        assert_eq!(cell.backend(), None);
+        let (limits, stops) = (Limits::default(), Stops::default());
+        assert!(cell.view_of(id, Moment::now(), &limits, &stops).is_none());
+        assert!(
+            cell.claim(id, 1).is_none(),
+            "a late finding hits nobody else"
+        );
+    }
+
+    #[test]
+    fn a_holder_takes_less_than_a_kibibyte_and_ten_thousand_are_copied_in_no_time() {
+        assert!(size_of::<Cell>() + size_of::<OnceLock<Arc<Cell>>>() <= 1024);
+        let (registry, slots) = watched(10_000);
+        let out: Vec<_> = (0..10_000).map(|_| lease(&registry, &slots)).collect();
+        let start = Instant::now();
+        assert_eq!(listed(&registry), out.len());
+        let copied = start.elapsed();
+        println!("{} holders copied in {copied:?}", out.len());
+        // A bound that holds on a busy machine, without optimisation.
+        assert!(copied < Duration::from_secs(20), "{copied:?}");
+    }
+}

@@ -32,13 +32,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Registry {
+    /// A copy without the totals, which [`Registry::add_totals`] adds: they cost more than the rest.
     pub(crate) fn snapshot(&self, now: Moment, limits: &Limits, stops: &Stops) -> Snapshot {
         let pools = self.pools();
         Snapshot {
             holders: self.holders(now, limits, stops),
             waiters: self.waiters(now),
             pools: pools.iter().map(|pool| pool.info(now)).collect(),
-            totals: self.totals.view(now, &|| self.cells().collect()),
+            totals: Vec::new(),
             closings: pools
                 .iter()
                 .filter_map(|pool| Some((Arc::clone(pool), pool.oldest_closing()?)))
@@ -55,6 +56,10 @@ impl Registry {
         holders.sort_by_key(|holder| (holder.acquired_at, holder.id));
         self.testimonies.join(&mut holders, now);
         holders
+    }
+
+    pub(crate) fn add_totals(&self, snapshot: &mut Snapshot, now: Moment) {
+        snapshot.totals = self.totals.view(now, &|| self.cells().collect());
     }
 
     /// Joins what the servers have said since these copies were made.
