@@ -86,13 +86,11 @@ impl<DB: Database> Clone for Hooks<DB> {
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping. `base`: how
-    /// many connections stay when nobody needs more.
+    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
         identify: bool,
-        base: Option<u32>,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -155,7 +153,7 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
-                if base.is_some_and(|base| is_too_many(&told, base)) {
+                if is_too_many(&told) {
                     return Ok(false);
                 }
                 match user {
@@ -167,10 +165,10 @@ impl<DB: Database> Hooks<DB> {
     }
 }
 
-/// Whether there are more connections than `base`, and nobody waits for one.
-fn is_too_many(told: &Told, base: u32) -> bool {
+/// Whether there are more connections than stay, and nobody waits for one.
+fn is_too_many(told: &Told) -> bool {
     let record = told.get().and_then(|(_, record)| record.upgrade());
-    record.is_some_and(|record| record.has_more_than(base))
+    record.is_some_and(|record| record.overflows())
 }
 
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {

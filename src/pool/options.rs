@@ -108,7 +108,8 @@ impl<DB: Database> PoolOptions<DB> {
     /// Sets how many connections there may be for a while beyond
     /// [`max_connections`](Self::max_connections). Default: 0.
     ///
-    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    /// One that comes back while there are too many, and nobody waits for it, is closed. Nothing for
+    /// options made from sqlx's, whose hooks are not ours.
     pub fn overflow(mut self, extra: u32) -> Self {
         self.overflow = extra;
         self
@@ -307,6 +308,7 @@ impl<DB: Database> PoolOptions<DB> {
             monitor: self.monitor,
             return_limit: self.return_limit,
             unprepared: self.unprepared,
+            overflow: if self.own { self.overflow } else { 0 },
             told: Told::default(),
         };
         let raw = if self.own {
@@ -314,8 +316,7 @@ impl<DB: Database> PoolOptions<DB> {
             let identify = self.identify && !self.unprepared;
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
-            let base = (self.overflow > 0).then_some(base);
-            self.hooks.install(raw, identify, base, told)
+            self.hooks.install(raw, identify, told)
         } else {
             self.raw
         };
@@ -329,6 +330,7 @@ struct Watch {
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
     unprepared: bool,
+    overflow: u32,
     told: Told,
 }
 
@@ -343,6 +345,7 @@ impl Watch {
         if self.unprepared {
             pool.record.set_unprepared();
         }
+        pool.record.set_overflow(self.overflow);
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
             .told

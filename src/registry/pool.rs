@@ -63,6 +63,8 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     /// Its statements leave no name on the server.
     unprepared: AtomicBool,
+    /// How many of the most connections are there for a while only.
+    overflow: AtomicU32,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -118,6 +120,7 @@ impl PoolRecord {
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             unprepared: AtomicBool::new(false),
+            overflow: AtomicU32::new(0),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -131,6 +134,14 @@ impl PoolRecord {
 
     pub(crate) fn set_unprepared(&self) {
         self.unprepared.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_overflow(&self, extra: u32) {
+        self.overflow.store(extra, Ordering::Relaxed);
+    }
+
+    pub(crate) fn overflow(&self) -> u32 {
+        self.overflow.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_unprepared(&self) -> bool {
@@ -213,9 +224,12 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
-    /// Whether there are more connections than that, and nobody waits for one.
-    pub(crate) fn has_more_than(&self, base: u32) -> bool {
-        self.gauges.size() > base && self.waiting.load(Ordering::Acquire) == 0
+    /// Whether there are more connections than stay, and nobody waits for one.
+    pub(crate) fn overflows(&self) -> bool {
+        let extra = self.overflow();
+        extra > 0
+            && self.gauges.size() > self.gauges.max().saturating_sub(extra)
+            && self.waiting.load(Ordering::Acquire) == 0
     }
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
