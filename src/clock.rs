@@ -27,6 +27,9 @@ fn anchor() -> &'static Anchor {
 }
 
 impl Moment {
+    /// The earliest there is.
+    pub(crate) const FIRST: Self = Self(1);
+
     pub(crate) fn now() -> Self {
         let nanos = anchor().instant.elapsed().as_nanos();
         Self(u64::try_from(nanos).unwrap_or(u64::MAX).max(1))

@@ -37,7 +37,7 @@ mod sync;
 mod testing;
 mod watchdog;
 
-pub use config::{Config, ConfigError, Detail, Threshold};
+pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};
 pub use finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
 #[cfg(feature = "tower")]
 pub use layer::{ScopeBody, ScopeFuture, ScopeLayer, ScopeService};
@@ -46,8 +46,8 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo, SiteTotal,
-    SpanInfo, Waiter,
+    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
+    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

@@ -4,101 +4,15 @@
 //! variable to its default, its parser and its sentence. Not responsible for changing settings while
 //! running: the monitor does that.
 
+mod choices;
 mod variables;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use self::variables::{DETAIL_VALUES, parse_detail};
+pub use self::choices::{Detail, Threshold, Unwinder};
 pub use self::variables::{VARIABLES, Variable};
-
-/// How much is recorded of each checkout.
-///
-/// Can be changed while running, with [`Monitor::set_detail`](crate::Monitor::set_detail).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Detail {
-    /// The kill switch: no holder is recorded. Counters and the rollback guarantee stay.
-    Off,
-    /// Who, where, since when, for which request. Silent about a holder that is merely old.
-    #[default]
-    Location,
-    /// Also the stack of each checkout; holders past their threshold are reported.
-    Backtrace,
-}
-
-impl Detail {
-    const ALL: [Detail; 3] = [Detail::Off, Detail::Location, Detail::Backtrace];
-
-    pub(crate) fn from_index(index: u8) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|detail| *detail as u8 == index)
-            .unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Detail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Detail::Off => "off",
-            Detail::Location => "location",
-            Detail::Backtrace => "backtrace",
-        })
-    }
-}
-
-impl FromStr for Detail {
-    type Err = ConfigError;
-
-    fn from_str(value: &str) -> Result<Self, ConfigError> {
-        parse_detail(value).ok_or_else(|| ConfigError::new("detail", value, DETAIL_VALUES))
-    }
-}
-
-/// The hold time beyond which a holder is overdue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Threshold {
-    /// Half of the pool's `acquire_timeout`, at most 10 s and at least 1 s.
-    #[default]
-    Auto,
-    /// The same for every pool.
-    Fixed(Duration),
-}
-
-impl Threshold {
-    /// The hold time this means for a pool with that `acquire_timeout`.
-    pub(crate) fn for_pool(self, acquire_timeout: Duration) -> Duration {
-        match self {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Auto => {
-                (acquire_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(10))
-            }
-        }
-    }
-}
-
-impl From<Duration> for Threshold {
-    fn from(threshold: Duration) -> Self {
-        Threshold::Fixed(threshold)
-    }
-}
-
-impl PartialEq<Duration> for Threshold {
-    fn eq(&self, other: &Duration) -> bool {
-        matches!(self, Threshold::Fixed(threshold) if threshold == other)
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Threshold::Auto => f.write_str("auto"),
-            Threshold::Fixed(threshold) => humantime::format_duration(*threshold).fmt(f),
-        }
-    }
-}
 
 /// The settings of a [`Monitor`](crate::Monitor).
 ///
@@ -121,6 +35,8 @@ pub struct Config {
     report_interval: Duration,
     grace: Duration,
     strict: bool,
+    witness: bool,
+    unwinder: Unwinder,
 }
 
 impl Default for Config {
@@ -134,6 +50,8 @@ impl Default for Config {
             report_interval: Duration::from_secs(60),
             grace: Duration::from_secs(1),
             strict: false,
+            witness: true,
+            unwinder: Unwinder::Auto,
         }
     }
 }
@@ -244,6 +162,23 @@ impl Config {
         self
     }
 
+    /// Sets whether the database server may be asked, over a connection beside the pool, what it knows
+    /// of a holder that is about to be reported. Default: true.
+    ///
+    /// # Cost
+    /// At most one connection per pool and second, for less than a second, and only when something new
+    /// is about to be said; two the first time. See `docs/guide.md`.
+    pub fn witness(mut self, witness: bool) -> Self {
+        self.witness = witness;
+        self
+    }
+
+    /// Sets how stacks are walked. Default: [`Unwinder::Auto`].
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = unwinder;
+        self
+    }
+
     /// How much is recorded.
     pub fn get_detail(&self) -> Detail {
         self.detail
@@ -279,9 +214,19 @@ impl Config {
         self.grace
     }
 
+    /// Whether the server may be asked about holders.
+    pub fn get_witness(&self) -> bool {
+        self.witness
+    }
+
     /// Whether mistakes are errors.
     pub fn get_strict(&self) -> bool {
         self.strict
+    }
+
+    /// How stacks are walked.
+    pub fn get_unwinder(&self) -> Unwinder {
+        self.unwinder
     }
 }
 
@@ -404,6 +349,16 @@ mod tests {
         for detail in Detail::ALL {
             assert_eq!(detail.to_string().parse(), Ok(detail));
             assert_eq!(Detail::from_index(detail as u8), detail);
+        }
+    }
+
+    #[test]
+    fn the_unwinder_is_read_in_any_case() {
+        let read = |value| with("DB_LEAK_UNWINDER", value).map(|c| c.unwinder);
+        assert_eq!(read("Portable"), Ok(Unwinder::Portable));
+        assert_eq!(read("AUTO"), Ok(Unwinder::Auto));
+        for unwinder in [Unwinder::Auto, Unwinder::Portable] {
+            assert_eq!(unwinder.to_string().parse(), Ok(unwinder));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Detail, Threshold};
+use super::{Config, Detail, Threshold, Unwinder};
 
 /// An environment variable that leaktrace reads.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,7 @@ pub struct Variable {
 }
 
 pub(super) const DETAIL_VALUES: &str = "true, 1, on, yes, backtrace | location | false, 0, off, no";
+pub(super) const UNWINDER_VALUES: &str = "auto | portable";
 const DURATION: &str = "a duration above zero such as 10s, 500ms, 2m";
 const DURATION_OR_OFF: &str = "a duration above zero such as 10s, 500ms, 2m, or off";
 
@@ -84,6 +85,21 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "A nested checkout and a commit that saved nothing become errors; for tests.",
         set: |config, value| parse_bool(value).map(|v| config.strict = v),
     },
+    Variable {
+        name: "DB_LEAK_WITNESS",
+        values: "true, 1, on, yes | false, 0, off, no",
+        default: "true",
+        meaning: "The server may be asked, over a connection beside the pool, what a reported holder \
+                  does and who blocks it.",
+        set: |config, value| parse_bool(value).map(|v| config.witness = v),
+    },
+    Variable {
+        name: "DB_LEAK_UNWINDER",
+        values: UNWINDER_VALUES,
+        default: "auto",
+        meaning: "How stacks are walked at backtrace; auto is the fast walk where it works.",
+        set: |config, value| parse_unwinder(value).map(|v| config.unwinder = v),
+    },
 ];
 
 fn parse_bool(value: &str) -> Option<bool> {
@@ -99,6 +115,14 @@ pub(super) fn parse_detail(value: &str) -> Option<Detail> {
         "backtrace" => Some(Detail::Backtrace),
         "location" => Some(Detail::Location),
         other => parse_bool(other).map(|on| if on { Detail::Backtrace } else { Detail::Off }),
+    }
+}
+
+pub(super) fn parse_unwinder(value: &str) -> Option<Unwinder> {
+    match value.to_ascii_lowercase().as_str() {
+        "auto" => Some(Unwinder::Auto),
+        "portable" => Some(Unwinder::Portable),
+        _ => None,
     }
 }
 

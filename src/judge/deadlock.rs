@@ -54,7 +54,7 @@ pub(crate) fn stuck(snapshot: &Snapshot) -> Stuck {
                     pool: holder.pool_id,
                     user: holder.owner?,
                     blocked: holder.waits_for_its_owner()
-                        || (unknown_is_blocked && is_unknown(holder)),
+                        || (unknown_is_blocked && is_unknown(holder) && !holder.was_at_work()),
                 })
             })
             .collect()

@@ -80,6 +80,19 @@ pub(crate) fn holds(holders: &[Holder]) -> Verdict {
     verdict
 }
 
+/// After how much time the next limit of this holder is reached, if nothing changes.
+pub(crate) fn due_in(holder: &Holder) -> Duration {
+    let held = Passed::of(holder.running_for, holder.threshold).next;
+    let idle = holder
+        .idle_limit
+        .filter(|_| holder.is_idle_in_transaction())
+        .map(|limit| Passed::of(holder.activity_running_for, limit).next);
+    let outlives = holder
+        .scope_ended_for
+        .and_then(|ended| holder.grace.checked_sub(ended));
+    idle.into_iter().chain(outlives).fold(held, Duration::min)
+}
+
 /// Which multiple of a limit was passed, and when the next one will be.
 struct Passed {
     milestone: Option<u32>,

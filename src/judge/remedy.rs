@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::registry::{Activity, Holder, HolderKind, Waiter};
+use crate::registry::{Activity, Holder, HolderKind, ServerState, Testimony, Waiter};
 
 /// A last poll that lies no further than this behind the last use is the poll of that use: the task
 /// has not run since.
@@ -13,16 +13,8 @@ pub(crate) const SAME_MOMENT: Duration = Duration::from_millis(50);
 
 /// The remedy for a holder that is out for too long.
 pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
-    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
-    if let Some(waiter) = waiters.iter().find(own) {
-        let place = match &waiter.acquired_by {
-            Some(site) => format!("at {site}"),
-            None => "with a statement on the pool".to_string(),
-        };
-        return Some(format!(
-            "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
-            waiter.pool
-        ));
+    if let Some(text) = waits_itself(holder, waiters) {
+        return Some(text);
     }
     let line = holder
         .last_used_by
@@ -52,9 +44,10 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
         Activity::InFlight { .. } if holder.parked => {
             "its rows are not being read: the reader is slow, or waits for something itself; collect the rows first, or read faster".to_string()
         }
-        Activity::InFlight { .. } => {
-            "the statement is slow, or waits for a lock: look at its plan and at who blocks it".to_string()
-        }
+        Activity::InFlight { .. } => in_flight(holder),
+        Activity::Idle { .. } if holder.lent => format!(
+            "what {line} lent it to runs nothing on it: it awaits something that is not this database{transaction}"
+        ),
         Activity::Idle { .. }
             if holder.kind == HolderKind::Connection
                 && holder.uses == 1
@@ -77,6 +70,43 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
     Some(text)
 }
 
+/// A statement runs: why it takes so long.
+fn in_flight(holder: &Holder) -> String {
+    let is_it = |said: &&Testimony| said.is_fresh() && said.state == ServerState::InFlight;
+    let Some(said) = holder.server.as_ref().filter(is_it) else {
+        return "the statement is slow, or waits for a lock: look at its plan and at who blocks it"
+            .to_string();
+    };
+    if let Some(blocker) = said.blocked_by.first() {
+        return format!("the statement waits for a lock, blocked by {blocker}");
+    }
+    match said.waits_for.as_deref() {
+        Some(waits) if waits.starts_with("Lock") || waits.starts_with("Waiting for") => {
+            format!("the statement waits for a lock ({waits}): look at who holds it")
+        }
+        Some(waits) if waits.starts_with("Client") => {
+            format!(
+                "the server waits for this side ({waits}): rows are read slowly, or sent slowly"
+            )
+        }
+        _ => "the statement is slow, and waits for no lock: look at its plan".to_string(),
+    }
+}
+
+/// The remedy for a holder, of any age, whose owner waits for another connection.
+pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
+    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
+    let waiter = waiters.iter().find(own)?;
+    let place = match &waiter.acquired_by {
+        Some(site) => format!("at {site}"),
+        None => "with a statement on the pool".to_string(),
+    };
+    Some(format!(
+        "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
+        waiter.pool
+    ))
+}
+
 fn same_line(holder: &Holder) -> bool {
     match (&holder.acquired_by, &holder.last_used_by) {
         (Some(acquired), Some(used)) => {
@@ -92,57 +122,23 @@ fn unseen(holder: &Holder) -> String {
         .last_used_by
         .as_ref()
         .map_or_else(String::new, |line| format!(" at {}", line.short()));
+    let pid = holder
+        .backend
+        .map_or_else(String::new, |pid| format!(" about {pid}"));
     format!(
-        "lent as a raw connection{line}: whether a statement still runs there was not seen; ask the server (pg_stat_activity, SHOW PROCESSLIST)"
+        "lent as a raw connection{line}: whether a statement still runs there was not seen; ask the server{pid} (pg_stat_activity, SHOW PROCESSLIST)"
     )
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::registry::{HolderId, Phase};
     use crate::site::Location;
     use std::time::SystemTime;
 
     /// A young, harmless holder, to be changed by a test.
     pub(crate) fn holder() -> Holder {
-        let since = SystemTime::UNIX_EPOCH;
-        Holder {
-            id: HolderId(1),
-            pool: "orders".into(),
-            kind: HolderKind::Connection,
-            label: None,
-            acquired_at: since,
-            held_for: Duration::ZERO,
-            waited_for: Duration::ZERO,
-            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
-            stack: None,
-            last_used_at: None,
-            last_used_by: None,
-            last_sql: None,
-            uses: 0,
-            activity: Activity::Idle { since },
-            activity_for: Duration::ZERO,
-            in_transaction: false,
-            backend: None,
-            phase: Phase::Held,
-            scope: None,
-            task_id: None,
-            span: None,
-            overdue: false,
-            threshold: Duration::from_secs(10),
-            unreported: false,
-            parked: false,
-            rows: 0,
-            running_for: Duration::ZERO,
-            activity_running_for: Duration::ZERO,
-            pool_id: 1,
-            idle_limit: None,
-            scope_ended_for: None,
-            grace: Duration::from_secs(1),
-            owner: None,
-            polled_ago: None,
-        }
+        Holder::harmless()
     }
 
     fn used(line: u32) -> Holder {

@@ -190,7 +190,7 @@ pub(super) fn saturated(
         .collect();
     if !top.is_empty() {
         text += &format!(
-            "; most connection time in the last minute: {}",
+            "; most connection time in the last minute, overdue or not: {}",
             top.join(", ")
         );
     }

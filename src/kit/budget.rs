@@ -89,7 +89,8 @@ impl Limit {
         .await?;
         let number = |at: usize| -> Result<u32, sqlx::Error> {
             let text: &str = row.try_get(at)?;
-            text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+            text.parse()
+                .map_err(|error| sqlx::Error::Decode(Box::new(error)))
         };
         Ok(Self::new(number(0)?, number(1)?.saturating_add(number(2)?)))
     }
@@ -167,13 +168,21 @@ impl BudgetUse {
 
 impl fmt::Display for BudgetUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.budget.shares.iter().map(|share| share.service.chars().count());
+        let names = self
+            .budget
+            .shares
+            .iter()
+            .map(|share| share.service.chars().count());
         let wide = names.max().unwrap_or(0).max("service".len());
         writeln!(f, "{:wide$}  replicas  connections    sum", "service")?;
         for share in &self.budget.shares {
             let (replicas, connections) = (share.replicas, share.connections);
             let sum = share.sum();
-            writeln!(f, "{:wide$}  {replicas:>8}  {connections:>11}  {sum:>5}", share.service)?;
+            writeln!(
+                f,
+                "{:wide$}  {replicas:>8}  {connections:>11}  {sum:>5}",
+                share.service
+            )?;
         }
         write!(
             f,
@@ -203,7 +212,11 @@ impl OverBudget {
 
 impl fmt::Display for OverBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the services may open more connections than the server takes:\n{}", self.0)
+        write!(
+            f,
+            "the services may open more connections than the server takes:\n{}",
+            self.0
+        )
     }
 }
 

@@ -94,7 +94,7 @@ impl Monitor {
     /// Writes of this checkout were rolled back without anybody asking for it. Whether they are
     /// lost depends on what its request answers.
     pub(crate) fn dropped_writes(&self, cell: &Cell) {
-        let Some(scope) = cell.scope.clone().filter(Scope::is_of_request) else {
+        let Some(scope) = cell.scope().filter(Scope::is_of_request) else {
             return;
         };
         if self.detail() == Detail::Off {
@@ -148,13 +148,13 @@ impl Monitor {
     /// Acts on returns that are beyond their limit. Answers when to look again.
     pub(super) fn scan_returns(&self, now: Moment) -> Option<std::time::Duration> {
         let mut next: Option<std::time::Duration> = None;
-        for pool in self.0.registry.pools() {
+        for pool in self.0.registry.slots() {
             let (stuck, wait) = pool.look_at_returns(now);
             for stuck in stuck {
                 self.stuck(&stuck, now);
             }
             // One that begins right after this look is due no sooner than this.
-            for wait in wait.into_iter().chain([pool.returns.limit()]) {
+            for wait in wait.into_iter().chain([pool.record().returns.limit()]) {
                 next = Some(next.map_or(wait, |next| next.min(wait)));
             }
         }
@@ -174,6 +174,16 @@ impl Monitor {
             Done::Orphaned => "closed after a minute; its statement may still run on the server",
         };
         let what = format!("on its way for {}, {what}", span(now.since(stuck.since)));
-        self.ended_badly(&stuck.cell, Kind::StuckReturn, &what, None);
+        if self.detail() == Detail::Off {
+            return;
+        }
+        let stops = self.0.stops.lock().clone();
+        let holder = stuck
+            .cell
+            .view_of(stuck.holder, now, &self.limits(), &stops);
+        // Back in the meantime: then it was not stuck.
+        if let Some(holder) = holder {
+            self.said_of(&stuck.cell.pool, holder, Kind::StuckReturn, &what, None);
+        }
     }
 }

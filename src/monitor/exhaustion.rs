@@ -10,14 +10,19 @@ use std::time::Duration;
 use tracing::{Level, event};
 
 use super::Monitor;
+use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
 use super::stall::Runtime;
-use crate::clock::{Moment, span};
+use super::witness::{EXHAUSTED, is_worth_asking};
+use crate::clock::Moment;
 use crate::config::Detail;
-use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
-use crate::registry::{PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::finding::{Cause, Kind};
+use crate::judge::{Connecting, causes, stuck};
+use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
+
+/// As long a wait without any cause is looked at again before it is said.
+const UNEXPLAINED: Duration = Duration::from_millis(250);
 
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
@@ -26,39 +31,18 @@ pub(super) struct Exhaustion {
     looks: Looks,
 }
 
-/// A finding to be made, with all that it needs.
-struct Alarm {
-    id: FindingId,
-    stage: Stage,
-    pool: PoolInfo,
-    snapshot: Snapshot,
-    evidence: Evidence,
-    /// Whose acquire failed, or who gave up.
-    failed: Option<Waiter>,
-}
-
-/// An alarm that is said on any path, also when the runtime drops the task that completes it.
-struct Unsaid {
-    monitor: Monitor,
-    alarm: Option<Alarm>,
-}
-
-impl Drop for Unsaid {
-    fn drop(&mut self) {
-        if let Some(alarm) = self.alarm.take() {
-            self.monitor.0.reporter.say(finding(alarm));
-        }
-    }
-}
-
 impl Monitor {
     /// Looks at who waits. Answers after how much time to look again.
     pub(super) fn scan_waits(&self, snapshot: &Snapshot, now: Moment) -> Option<Duration> {
         let gave_up = self.0.registry.take_gave_up();
         if self.detail() == Detail::Off {
+            self.0.exhaustion.lock().episodes = Episodes::default();
             return None;
         }
         let wait = self.0.config.get_wait();
+        let interval = self.0.config.get_report_interval();
+        // What is not worth a word is still an incident.
+        let mut is_repeated = false;
         let mut next: Option<Duration> = None;
         let mut wake_in = |time: Duration| {
             next = Some(next.map_or(time, |next| next.min(time)));
@@ -85,7 +69,10 @@ impl Monitor {
             let timeout = record.acquire_timeout();
             let pace = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
             if oldest.is_some() {
-                wake_in(wait.saturating_sub(waited).clamp(Runtime::SOON, pace));
+                wake_in(match wait.checked_sub(waited) {
+                    Some(left) => left.clamp(Runtime::SOON, pace),
+                    None => pace,
+                });
             }
             let runtime = self.runtime(&record, now);
             if let Runtime::Blocked(sentence) = &runtime {
@@ -94,9 +81,25 @@ impl Monitor {
             let deadlock = state
                 .looks
                 .deadlock(pool.id, &stuck, snapshot, timeout, waited, now);
+            // Before it is due, so that what the server says is there by then.
+            let is_suspected = stuck.suspected.contains(&pool.id);
+            let may_be_due = waited * 4 > wait * 3 && !state.episodes.has_spoken(pool.id);
+            if (is_suspected && waited * 2 > patience(timeout)) || may_be_due {
+                let of_pool = |holder: &Holder| holder.pool_id == pool.id;
+                let mut holders = snapshot.holders.iter().filter(|holder| of_pool(holder));
+                if holders.any(is_worth_asking) {
+                    self.have_asked(&record, snapshot, EXHAUSTED, now);
+                }
+            }
+            let may_be_heard =
+                is_suspected && waited * 4 < timeout * 3 && self.is_asking(pool.id, now);
+            if may_be_heard && deadlock.is_some_and(|deadlock| !deadlock.is_certain) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             // It may prove to be one before long.
             let may_be = deadlock.is_none()
-                && stuck.certain.contains(&pool.id)
+                && (stuck.certain.contains(&pool.id) || may_be_heard)
                 && waited < wait + patience(timeout);
             let is_due = waited > wait || left.is_some();
             if deadlock.is_none() && (!is_due || (may_be && left.is_none())) {
@@ -111,15 +114,28 @@ impl Monitor {
                     continue;
                 }
             }
+            let mut evidence = state.looks.evidence(pool.id, now);
+            evidence.deadlock = deadlock;
+            evidence.stalled = runtime.sentence();
+            let cause = causes(pool, snapshot, &evidence);
+            let cause = cause.first().map(|cause| cause.kind);
+            // What is granted at this moment is nobody's yet: the next look knows whose.
+            if cause.is_none() && left.is_none() && waited < wait + wait.min(UNEXPLAINED) {
+                wake_in(Runtime::SOON);
+                continue;
+            }
             let id = state
                 .episodes
                 .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
                     door.lock().new_id()
                 });
             if let Some(id) = id {
-                let mut evidence = state.looks.evidence(pool.id, now);
-                evidence.deadlock = deadlock;
-                evidence.stalled = runtime.sentence();
+                let class = (pool.id, Stage::Waiting, cause);
+                let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
+                if !state.episodes.speaks(class, interval, now, admits) {
+                    is_repeated = true;
+                    continue;
+                }
                 let alarm = Alarm {
                     id,
                     stage: Stage::Waiting,
@@ -132,10 +148,18 @@ impl Monitor {
             }
         }
         let over = state.episodes.over(now);
-        if !state.episodes.is_empty() {
+        if state.episodes.are_open() {
             wake_in(Duration::from_millis(250));
         }
+        let (mut repeats, due) = state.episodes.repeats(interval, now);
+        due.into_iter().for_each(&mut wake_in);
+        if repeats.is_some() && !self.0.door.lock().admits(false, now) {
+            state.episodes.put_back(repeats.take());
+        }
         drop(state);
+        if is_repeated {
+            self.escalate();
+        }
         for (record, alarm) in alarms {
             self.alarm(&record, alarm);
         }
@@ -145,6 +169,12 @@ impl Monitor {
                 self.0
                     .reporter
                     .say(ended(pool, over.finding, over.lasted, over.timeouts));
+            }
+        }
+        if let Some(repeats) = repeats {
+            let pool = snapshot.pools.iter().find(|pool| pool.id == repeats.pool);
+            if let Some(pool) = pool {
+                self.0.reporter.say(repeated(pool, &repeats));
             }
         }
         next
@@ -235,6 +265,21 @@ impl Monitor {
             evidence.connecting = Connecting::Fails(error);
         }
         let causes = causes(&pool, &snapshot, &evidence);
+        let class = (
+            record.id,
+            Stage::TimedOut,
+            causes.first().map(|cause| cause.kind),
+        );
+        let interval = self.0.config.get_report_interval();
+        let admits = |at_any_rate| self.0.door.lock().admits(at_any_rate, now);
+        let mut state = self.0.exhaustion.lock();
+        let speaks = state.episodes.speaks(class, interval, now, admits);
+        drop(state);
+        if !speaks {
+            self.escalate();
+            self.0.watchdog.wake_now();
+            return;
+        }
         let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes);
         // Here, in the caller's span: its trace leads to the finding.
         event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
@@ -257,35 +302,8 @@ impl Monitor {
         !self.0.exhaustion.lock().episodes.is_empty()
     }
 
-    /// Makes the finding, after an attempt to connect where that may tell more.
-    fn alarm(&self, record: &Arc<PoolRecord>, alarm: Alarm) {
-        self.escalate();
-        let evidence = &alarm.evidence;
-        let may_tell_more = suspects_connecting(&alarm.pool)
-            && evidence.connecting == Connecting::NotTried
-            && evidence.stalled.is_none();
-        let mut unsaid = Unsaid {
-            monitor: self.clone(),
-            alarm: Some(alarm),
-        };
-        let Some(runtime) = record.runtime().filter(|_| may_tell_more) else {
-            return;
-        };
-        let record = Arc::clone(record);
-        let interval = self.0.config.get_report_interval();
-        runtime.spawn(async move {
-            let answer = record.attempt(interval).await;
-            if let Some(alarm) = &mut unsaid.alarm {
-                alarm.evidence.connecting = match answer {
-                    Ok(()) => Connecting::Works,
-                    Err(error) => Connecting::Fails(error),
-                };
-            }
-        });
-    }
-
     /// Raises the detail for a while: the incident instruments itself.
-    fn escalate(&self) {
+    pub(super) fn escalate(&self) {
         let Some(time) = self.0.config.get_escalate() else {
             return;
         };
@@ -311,82 +329,5 @@ impl Monitor {
             .pools()
             .into_iter()
             .find(|pool| pool.id == id)
-    }
-}
-
-fn finding(alarm: Alarm) -> Finding {
-    let Alarm {
-        id,
-        stage,
-        pool,
-        snapshot,
-        evidence,
-        failed,
-    } = alarm;
-    let causes = causes(&pool, &snapshot, &evidence);
-    let headline = headline(&pool, stage, failed.as_ref(), &causes);
-    let mut waiters = snapshot.waiters;
-    waiters.retain(|waiter| waiter.pool_id == pool.id);
-    let count = waiters.len() as u64;
-    if stage == Stage::Waiting {
-        waiters.extend(failed);
-    }
-    let mut holders = snapshot.holders;
-    holders.retain(|holder| holder.pool_id == pool.id);
-    Finding {
-        severity: match stage {
-            Stage::Waiting => Severity::Warn,
-            Stage::TimedOut => Severity::Error,
-        },
-        runtime: evidence.stalled,
-        holders,
-        waiters,
-        totals: snapshot.totals,
-        causes,
-        count: count.max(1),
-        ..Finding::new(id, Kind::Exhausted, &pool, headline)
-    }
-}
-
-fn headline(pool: &PoolInfo, stage: Stage, failed: Option<&Waiter>, causes: &[Cause]) -> String {
-    let mut line = format!("pool \"{}\" exhausted: ", pool.name);
-    if let Some(failed) = failed {
-        let site = failed.acquired_by.as_ref().map_or_else(
-            || "a statement on the pool".to_string(),
-            |site| format!("acquire at {site}"),
-        );
-        let end = match stage {
-            Stage::TimedOut => "failed",
-            Stage::Waiting => "gave up",
-        };
-        line += &format!("{site} {end} after {}, ", span(failed.waited_for));
-    }
-    line += &format!(
-        "{}/{} out, {} waiting",
-        pool.status.held, pool.status.max, pool.status.waiting
-    );
-    let shares: Vec<String> = causes
-        .iter()
-        .map(|cause| format!("{} {}", cause.kind, cause.share))
-        .collect();
-    if !shares.is_empty() {
-        line += &format!(" · {}", shares.join(", "));
-    }
-    if let Some(first) = causes.first() {
-        line += &format!(": {}", first.detail);
-    }
-    line
-}
-
-fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
-    let headline = format!(
-        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-        pool.name,
-        span(lasted)
-    );
-    Finding {
-        severity: Severity::Info,
-        count: timeouts,
-        ..Finding::new(id, Kind::Exhausted, pool, headline)
     }
 }

@@ -36,8 +36,7 @@ impl Looks {
         let mut seen = HashMap::with_capacity(snapshot.holders.len());
         for holder in &snapshot.holders {
             let mut hasher = DefaultHasher::new();
-            (holder.uses, holder.rows, holder.parked).hash(&mut hasher);
-            (holder.phase, holder.activity.since()).hash(&mut hasher);
+            (holder.phase, holder.stamp()).hash(&mut hasher);
             for waiter in &snapshot.waiters {
                 if waiter.owner == holder.owner {
                     (waiter.id, waiter.woken_ago.is_some()).hash(&mut hasher);
@@ -105,7 +104,12 @@ impl Looks {
             .filter(|holder| holder.phase == Phase::Held && is_concerned(&holder.pool_id))
             .map(|holder| {
                 let known = self.still.get(&holder.id);
-                known.map_or(Duration::ZERO, |(_, since)| now.since(*since))
+                let still = known.map_or(Duration::ZERO, |(_, since)| now.since(*since));
+                // What was not seen may have moved until the server was asked.
+                match holder.lent && is_certain {
+                    true => still.min(holder.activity_for),
+                    false => still,
+                }
             })
             .min()?;
         (still_for >= patience(acquire_timeout)).then_some(Deadlock {

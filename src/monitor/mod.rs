@@ -4,12 +4,14 @@
 //! and for what both see. Not responsible for pools (`pool`) or requests (`layer`): those add their
 //! own methods to [`Monitor`].
 
+mod alarm;
 mod endings;
 mod exhaustion;
 mod looks;
 mod requests;
 mod scan;
 mod stall;
+mod witness;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,13 +23,14 @@ use dashmap::DashMap;
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
+use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
 use crate::judge;
 use crate::registry::{
     Begun, Closing, Holder, HolderId, HolderKind, Lease, Limits, Policy, PoolRecord, Registry,
-    Snapshot, SpanInfo, Waiter, Waiting,
+    Slots, Snapshot, SpanInfo, Waiter, Waiting,
 };
 use crate::report::{Group, Report, group};
 use crate::scope::{Counters, Scope};
@@ -68,6 +71,7 @@ struct Inner {
     /// Requests under way, for whatever blocks the runtime without holding anything.
     scopes: DashMap<u64, Scope>,
     exhaustion: Mutex<Exhaustion>,
+    questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
 }
 
@@ -110,6 +114,10 @@ impl Monitor {
                 "strict mode: nested checkouts and commits that saved nothing are errors; meant for tests",
             );
         }
+        let registry = Registry::new(config.get_unwinder());
+        if config.get_detail() == Detail::Backtrace {
+            registry.stacks.prepare();
+        }
         Self(Arc::new(Inner {
             settings: Mutex::new(Settings {
                 detail: config.get_detail(),
@@ -119,7 +127,7 @@ impl Monitor {
             }),
             detail: AtomicU8::new(config.get_detail() as u8),
             config,
-            registry: Arc::new(Registry::new()),
+            registry: Arc::new(registry),
             door: Mutex::new(Door::new()),
             reporter: Reporter::new(voice),
             watchdog: Watchdog::new(),
@@ -129,6 +137,7 @@ impl Monitor {
             cut: Cuts::default(),
             scopes: DashMap::new(),
             exhaustion: Mutex::default(),
+            questions: Mutex::default(),
             suspects: Mutex::default(),
         }))
     }
@@ -250,6 +259,9 @@ impl Monitor {
         let mut settings = self.0.settings.lock();
         change(&mut settings);
         let detail = settings.effective();
+        if detail == Detail::Backtrace && self.detail() != detail {
+            self.0.registry.stacks.prepare();
+        }
         self.0.detail.store(detail as u8, Ordering::Relaxed);
         drop(settings);
         self.0.watchdog.wake_now();
@@ -277,7 +289,7 @@ impl Monitor {
     /// Registers a checkout. What is recorded of it depends on the detail.
     pub(crate) fn lease(
         &self,
-        pool: &Arc<PoolRecord>,
+        slots: Arc<Slots>,
         kind: HolderKind,
         policy: Policy,
         acquired_by: Option<CallSite>,
@@ -286,19 +298,18 @@ impl Monitor {
         let detail = self.detail();
         let known = detail != Detail::Off;
         let begun = Begun {
-            pool: Arc::clone(pool),
             kind,
             policy,
             waited,
             acquired_by: acquired_by.filter(|_| known),
             stack: (detail == Detail::Backtrace)
-                .then(|| self.0.registry.stacks.capture())
+                .then(|| self.0.registry.stacks.capture(acquired_by))
                 .flatten(),
             scope: known.then(Scope::current).flatten(),
             task: known.then(tokio::task::try_id).flatten(),
             span: known.then(current_span).flatten(),
         };
-        let lease = self.0.registry.lease(begun, known);
+        let lease = self.0.registry.lease(slots, begun, known);
         if known {
             self.0.watchdog.wake();
         }

@@ -28,10 +28,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     if registry.is_quiet()
         && !monitor.is_exhausted()
         && !monitor.has_suspects()
-        && !registry
-            .pools()
-            .iter()
-            .any(|pool| pool.is_closing() || !pool.returns.is_empty())
+        && !registry.pools().iter().any(|pool| pool.is_closing())
     {
         let now = Moment::now();
         let is_used_raw = registry
@@ -49,6 +46,9 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let snapshot = monitor.snapshot(now);
     let verdict = judge::holds(&snapshot.holders);
     let everything = monitor.detail() == Detail::Backtrace;
+    if everything {
+        registry.stacks.refresh();
+    }
     let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
     let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,
@@ -58,10 +58,17 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let asked = (runtime == Runtime::Asked && !verdict.claims.is_empty()).then_some(Runtime::SOON);
     let is_silent = runtime == Runtime::Silent;
     let stalled = runtime.sentence();
+    let witness = monitor.scan_witness(&snapshot, &verdict.claims, now);
+    let mut unheard = None;
     let claims: Vec<_> = verdict
         .claims
         .into_iter()
         .filter(|_| asked.is_none())
+        .filter(|claim| {
+            let waits = monitor.waits_for_witness(claim, &snapshot, now);
+            unheard = unheard.or(waits.then_some(Runtime::SOON));
+            !waits
+        })
         .filter(|claim| everything || claim.kind.always_speaks())
         // While nothing can run, nothing can be given back.
         .filter(|claim| stalled.is_none() || claim.kind != Kind::OutlivedRequest)
@@ -103,6 +110,8 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let next = [
         verdict.next,
         asked,
+        witness,
+        unheard,
         shown.next,
         closings.next,
         limited.next,

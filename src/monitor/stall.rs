@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Monitor;
 use crate::clock::{Moment, span};
 use crate::registry::{PoolRecord, Pulse};
+use crate::scope::{Scope, inside_a_poll};
 use crate::site::text;
 
 /// What is known of a runtime.
@@ -26,7 +27,7 @@ impl Runtime {
     /// How soon to look again when it is not known yet.
     pub(super) const SOON: Duration = Duration::from_millis(5);
     /// As long a finding waits for the probe: then the line is worth more than the remedy.
-    const PATIENCE: Duration = Duration::from_millis(25);
+    const PATIENCE: Duration = Duration::from_millis(100);
     /// As long before a holder becomes overdue the probe is sent, so that it has run or is late by
     /// then.
     pub(super) const AHEAD: Duration = Duration::from_secs(1);
@@ -63,9 +64,12 @@ impl Monitor {
             Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
-        let mut inside: Vec<(Duration, String)> = self
-            .0
-            .scopes
+        // The requests of this monitor, the jobs of the process, and whatever carries either of them.
+        let mut scopes: Vec<Scope> = self.0.scopes.iter().map(|scope| scope.clone()).collect();
+        scopes.extend(inside_a_poll());
+        scopes.sort_by_key(Scope::id);
+        scopes.dedup_by_key(|scope| scope.id());
+        let mut inside: Vec<(Duration, String)> = scopes
             .iter()
             .filter_map(|scope| {
                 let since = now.since(scope.in_poll_since()?);

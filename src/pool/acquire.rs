@@ -3,7 +3,7 @@
 //! Responsible for seeing that an acquire waits, for making the record when it is granted, and for
 //! sqlx's `Acquire`. Not responsible for why it waits.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::task::Context;
@@ -17,72 +17,118 @@ use super::checkout::Checkout;
 use super::conn::Conn;
 use super::connection::PoolConnection;
 use super::doomed::DoomedTransaction;
+use super::hooks::Learned;
 use super::strict::StrictError;
 use super::transaction::Transaction;
-use super::{CallSite, Pool, hooks};
+use super::{CallSite, Pool, Watched};
 use crate::clock::Moment;
 use crate::registry::{Holder, HolderKind, Owner, Phase, Waiting};
 use crate::scope::Scope;
 use crate::site::Location;
 
 impl<DB: Database> Pool<DB> {
-    /// Waits for a connection and registers its holder.
+    /// Waits for a connection and registers its holder. Takes along what it needs, and no more: each
+    /// share of a pool is counted.
     ///
     /// # Cancel safety
     /// Before the grant, sqlx gives up its place. From the grant on there is no await point.
-    pub(super) async fn checkout(
+    pub(super) fn checkout(
         &self,
         kind: HolderKind,
         site: Option<CallSite>,
-    ) -> Result<Conn<DB>, Error> {
-        let since = Moment::now();
-        let (raw, backend) = self.wait(kind, site, since).await?;
-        Ok(self.grant(raw, backend, kind, site, Moment::now().since(since)))
+    ) -> impl Future<Output = Result<Conn<DB>, Error>> + Send + 'static + use<DB> {
+        let acquire = self.raw.acquire();
+        let watched = self.watched.clone();
+        async move {
+            let granted = watched.wait(acquire, kind, site).await?;
+            Ok(watched.grant(granted, kind, site))
+        }
     }
 
-    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one. Answers the
-    /// server's name of its backend too, where that was learned.
-    async fn wait(
+    pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
+        let raw = self.raw.try_acquire()?;
+        let granted = Granted {
+            raw,
+            backend: None,
+            waited: Duration::ZERO,
+        };
+        Some(self.watched.clone().grant(granted, kind, Some(site)))
+    }
+}
+
+/// What sqlx has granted.
+struct Granted<DB: Database> {
+    raw: sqlx::pool::PoolConnection<DB>,
+    /// The server's name of its backend, where that was learned.
+    backend: Option<i64>,
+    waited: Duration,
+}
+
+impl Watched {
+    /// Waits for a connection of sqlx's pool, with a record of the wait if there is one.
+    async fn wait<DB: Database>(
         &self,
+        acquire: impl Future<Output = Result<sqlx::pool::PoolConnection<DB>, Error>>,
         kind: HolderKind,
         site: Option<CallSite>,
-        since: Moment,
-    ) -> Result<(sqlx::pool::PoolConnection<DB>, Option<i64>), Error> {
+    ) -> Result<Granted<DB>, Error> {
         if self.monitor.config().get_strict() {
             self.refuse_nested(site)?;
         }
-        let mut acquire = pin!(hooks::learning(self.raw.acquire()));
+        let mut acquire = pin!(acquire);
+        let mut learned = self.record().learns().then(Learned::default);
         let mut polls = 0_u32;
         let mut waiting: Option<Waiting> = None;
-        let register = || {
+        // Known from the first poll on that was not answered: before that, nothing has waited.
+        let mut since: Option<Moment> = None;
+        let register = |since: Option<Moment>| {
+            let since = since.unwrap_or_else(Moment::now);
             self.monitor
-                .wait(&self.record, kind, self.policy, site, since)
+                .wait(self.record(), kind, self.policy, site, since)
         };
         let granted = poll_fn(|cx| {
+            let mut poll = |cx: &mut Context<'_>| match &mut learned {
+                Some(learned) => learned.during(|| acquire.as_mut().poll(cx)),
+                None => acquire.as_mut().poll(cx),
+            };
             if let Some(waiting) = &waiting {
                 let mut cx = Context::from_waker(waiting.waker(cx.waker()));
-                return acquire.as_mut().poll(&mut cx);
+                return poll(&mut cx);
             }
-            let poll = acquire.as_mut().poll(cx);
-            if poll.is_ready() {
-                return poll;
+            let polled = poll(cx);
+            if polled.is_ready() {
+                return polled;
             }
+            let began = *since.get_or_insert_with(Moment::now);
             polls = polls.saturating_add(1);
             // With sqlx's ping every acquire is pending once: a waiter is one that found the pool
             // full, or is still pending at its second poll.
-            if polls == 1 && !self.record.is_full() {
-                return poll;
+            if polls == 1 && !self.record().is_full() {
+                return polled;
             }
-            let waiting = waiting.insert(register());
+            let waiting = waiting.insert(register(Some(began)));
             // Again, so that what it waits for wakes it through us.
             let mut cx = Context::from_waker(waiting.waker(cx.waker()));
-            acquire.as_mut().poll(&mut cx)
+            poll(&mut cx)
         })
         .await;
         if let Some(waiting) = &mut waiting {
             waiting.over = true;
         }
-        granted.inspect_err(|error| self.failed(waiting.unwrap_or_else(register), error))
+        let raw = granted
+            .inspect_err(|error| self.failed(waiting.unwrap_or_else(|| register(since)), error))?;
+        Ok(Granted {
+            raw,
+            backend: learned.and_then(|learned| learned.backend()),
+            waited: since.map_or(Duration::ZERO, |since| Moment::now().since(since)),
+        })
+    }
+
+    /// Who holds a connection of this pool, oldest first.
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let mut holders = self.monitor.holders();
+        holders.retain(|holder| holder.pool_id == self.record().id);
+        holders
     }
 
     /// In strict mode: nobody may wait for a connection of this pool while holding one on which no
@@ -119,26 +165,24 @@ impl<DB: Database> Pool<DB> {
         }
         // Still registered: it is one of those who waited when the pool failed.
         self.monitor
-            .acquire_failed(&self.record, waiting.view(), timed_out, error);
+            .acquire_failed(self.record(), waiting.view(), timed_out, error);
     }
 
-    pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
-        let raw = self.raw.try_acquire()?;
-        Some(self.grant(raw, None, kind, Some(site), Duration::ZERO))
-    }
-
-    fn grant(
-        &self,
-        raw: sqlx::pool::PoolConnection<DB>,
-        backend: Option<i64>,
+    fn grant<DB: Database>(
+        self,
+        granted: Granted<DB>,
         kind: HolderKind,
         site: Option<CallSite>,
-        waited: Duration,
     ) -> Conn<DB> {
+        let Granted {
+            raw,
+            backend,
+            waited,
+        } = granted;
         let lease = self
             .monitor
-            .lease(&self.record, kind, self.policy, site, waited);
-        Conn::new(Checkout::new(raw, lease, backend), self.monitor.clone())
+            .lease(self.slots, kind, self.policy, site, waited);
+        Conn::new(Checkout::new(raw, lease, backend, self.monitor))
     }
 }
 
@@ -171,11 +215,8 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn acquire(self) -> BoxFuture<'a, Result<Acquired<DB>, Error>> {
         let site = CallSite::caller();
-        let pool = self.clone();
-        Box::pin(async move {
-            let conn = pool.checkout(HolderKind::Connection, Some(site)).await?;
-            Ok(Acquired(conn))
-        })
+        let checkout = self.checkout(HolderKind::Connection, Some(site));
+        Box::pin(async move { checkout.await.map(Acquired) })
     }
 
     /// sqlx's own transaction, as the trait demands: it cannot carry a record, so it counts as
@@ -183,12 +224,12 @@ impl<'a, DB: Database> Acquire<'a> for &'_ Pool<DB> {
     #[track_caller]
     fn begin(self) -> BoxFuture<'a, Result<sqlx::Transaction<'a, DB>, Error>> {
         let site = CallSite::caller();
-        let pool = self.clone();
-        self.monitor.handed_out(&self.record, site);
+        let acquire = self.raw.acquire();
+        let watched = self.watched.clone();
+        self.monitor().handed_out(self.record(), site);
         Box::pin(async move {
-            let since = Moment::now();
             let kind = HolderKind::Transaction;
-            let (raw, _) = pool.wait(kind, Some(site), since).await?;
+            let raw = watched.wait(acquire, kind, Some(site)).await?.raw;
             // In a task: a cut of the caller's future leaves no half of a BEGIN behind, and a
             // transaction that nobody takes is rolled back by its drop.
             let raw = MaybePoolConnection::PoolConnection(raw);

@@ -8,15 +8,15 @@ use sqlx::Database;
 use tokio::runtime::Handle;
 
 use super::hooks;
+use crate::monitor::Monitor;
 use crate::registry::Lease;
 
-/// A connection that is out, and the lease that says so.
+/// A connection that is out, the lease that says so, and who watches it.
 pub(super) struct Checkout<DB: Database> {
     /// `Some` until the connection is given to sqlx or to the user for good.
     raw: Option<sqlx::pool::PoolConnection<DB>>,
     pub(super) lease: Lease,
-    /// The server's name of the backend, where it was learned.
-    pub(super) backend: Option<i64>,
+    pub(super) monitor: Monitor,
 }
 
 impl<DB: Database> Checkout<DB> {
@@ -24,6 +24,7 @@ impl<DB: Database> Checkout<DB> {
         raw: sqlx::pool::PoolConnection<DB>,
         lease: Lease,
         backend: Option<i64>,
+        monitor: Monitor,
     ) -> Self {
         if let Some(backend) = backend {
             lease.cell().on_backend(backend);
@@ -31,7 +32,7 @@ impl<DB: Database> Checkout<DB> {
         Self {
             raw: Some(raw),
             lease,
-            backend,
+            monitor,
         }
     }
 
@@ -55,14 +56,12 @@ impl<DB: Database> Checkout<DB> {
             .or_else(|| self.lease.cell().pool.runtime())
     }
 
-    /// Gives the connection to sqlx's own return: it tests it and makes it idle, or closes it.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes the connection; its permit goes back.
-    pub(super) async fn return_to_pool(mut self) {
-        if let Some(raw) = self.raw.as_mut() {
-            // The future takes the connection with it; the empty rest is dropped with `self`.
-            hooks::proven(raw.return_to_pool()).await;
+    /// The connection and the record apart, so that one may change while the other is looked at.
+    pub(super) fn parts(&mut self) -> Parts<'_, DB> {
+        Parts {
+            raw: &mut self.raw,
+            lease: &self.lease,
+            monitor: &self.monitor,
         }
     }
 
@@ -108,6 +107,43 @@ impl<DB: Database> Checkout<DB> {
                 work()
             }
             Err(_) => work(),
+        }
+    }
+}
+
+/// A checkout on its way back.
+pub(super) struct Parts<'a, DB: Database> {
+    raw: &'a mut Option<sqlx::pool::PoolConnection<DB>>,
+    pub(super) lease: &'a Lease,
+    pub(super) monitor: &'a Monitor,
+}
+
+impl<DB: Database> Parts<'_, DB> {
+    pub(super) fn raw_mut(&mut self) -> &mut DB::Connection {
+        self.raw
+            .as_mut()
+            .expect("the connection is here until the way back ends")
+    }
+
+    /// Gives the connection to sqlx's own return: it tests it and makes it idle, or closes it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; its permit goes back.
+    pub(super) async fn return_to_pool(self) {
+        if let Some(raw) = self.raw.as_mut() {
+            // The future takes the connection with it; the empty rest is dropped with the checkout.
+            hooks::proven(raw.return_to_pool()).await;
+        }
+    }
+
+    /// Closes the connection. Its permit is kept until that is done.
+    ///
+    /// # Errors
+    /// What closing fails with.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        match self.raw.take() {
+            Some(raw) => raw.close().await,
+            None => Ok(()),
         }
     }
 }

@@ -32,8 +32,8 @@ impl<DB: Database> Pool<DB> {
     #[track_caller]
     pub fn close(&self) -> impl Future<Output = ()> + Send + '_ {
         let closing = Closing {
-            record: Arc::clone(&self.record),
-            id: self.monitor.closing(&self.record, CallSite::caller()),
+            record: Arc::clone(self.record()),
+            id: self.monitor().closing(self.record(), CallSite::caller()),
         };
         // sqlx marks the pool as closed here, not at the first poll.
         let close = self.raw.close();

@@ -27,7 +27,6 @@ use crate::site::CallSite;
 pub struct Conn<DB: Database> {
     /// `Some` until the guard is dropped or given away.
     checkout: Option<Checkout<DB>>,
-    monitor: Monitor,
     pub(super) conduct: Conduct,
 }
 
@@ -51,11 +50,17 @@ pub(super) struct Conduct {
     pub(super) changes: Option<i64>,
 }
 
+impl Conduct {
+    /// The guard leaves nothing to settle.
+    pub(super) fn is_plain(&self) -> bool {
+        !(self.close || self.in_transaction || self.strayed || self.torn)
+    }
+}
+
 impl<DB: Database> Conn<DB> {
-    pub(super) fn new(checkout: Checkout<DB>, monitor: Monitor) -> Self {
+    pub(super) fn new(checkout: Checkout<DB>) -> Self {
         Self {
             checkout: Some(checkout),
-            monitor,
             conduct: Conduct::default(),
         }
     }
@@ -90,7 +95,7 @@ impl<DB: Database> Conn<DB> {
     }
 
     pub(super) fn monitor(&self) -> &Monitor {
-        &self.monitor
+        &self.checkout().monitor
     }
 
     pub(super) fn raw(&self) -> &DB::Connection {
@@ -216,7 +221,7 @@ impl<DB: Database> fmt::Debug for Conn<DB> {
 impl<DB: Database> Drop for Conn<DB> {
     fn drop(&mut self) {
         if let Some(checkout) = self.checkout.take() {
-            way_back::start(checkout, self.conduct, &self.monitor);
+            way_back::start(checkout, self.conduct);
         }
     }
 }

@@ -65,7 +65,7 @@ impl<DB: Database> PoolConnection<DB> {
     /// What closing fails with.
     pub async fn close(self) -> Result<(), Error> {
         let checkout = self.conn.take();
-        checkout.lease.release();
+        checkout.lease.release(false);
         checkout.close().await
     }
 
@@ -90,8 +90,7 @@ impl<DB: Database> PoolConnection<DB> {
     /// Dropping the future leaves the return to go on by itself.
     pub async fn release(self) {
         let conduct = self.conn.conduct;
-        let monitor = self.conn.monitor().clone();
-        way_back::finish(self.conn.take(), conduct, &monitor).await;
+        way_back::finish(self.conn.take(), conduct).await;
     }
 }
 

@@ -5,45 +5,84 @@
 //! a task-local carries what they learn, and what need not be asked. Not responsible for guards of
 //! ours: those settle before sqlx sees the connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
-use sqlx::{Connection, Database, Error};
+use sqlx::{Database, Error};
 
 use super::probe::{self, Found};
 use super::witness::{self, Server};
 use crate::monitor::Monitor;
 use crate::registry::PoolRecord;
 
+thread_local! {
+    /// What the poll of an acquire that runs on this thread has learned; `None` outside of any.
+    static LEARNING: Cell<Option<Learned>> = const { Cell::new(None) };
+}
+
 tokio::task_local! {
-    /// The backend of the connection that is being acquired here.
-    static BACKEND: Cell<Option<i64>>;
     /// The connection that returns here was settled by its guard.
-    static PROVEN: ();
+    static PROVEN: RefCell<Option<Leaving>>;
+}
+
+/// A connection that is closed because there are too many. Until that is done, it counts as gone
+/// where others are looked at: several that come back at once are not all too many.
+struct Leaving(Arc<PoolRecord>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.left();
+    }
 }
 
 /// As long as a return may take where nothing else was said.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Acquires, and answers the backend that the hooks have learned.
-pub(super) async fn learning<T>(
-    acquire: impl Future<Output = Result<T, Error>>,
-) -> Result<(T, Option<i64>), Error> {
-    BACKEND
-        .scope(Cell::new(None), async {
-            let acquired = acquire.await?;
-            Ok((acquired, BACKEND.with(Cell::get)))
-        })
-        .await
+/// What hooks learn of the connection that is being acquired.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    backend: Option<i64>,
+}
+
+impl Learned {
+    /// Polls an acquire; what hooks learn in it is kept here.
+    pub(super) fn during<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        /// Also while a panic of a user's hook unwinds.
+        struct Restore(Option<Learned>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let _ = LEARNING.try_with(|cell| cell.set(self.0));
+            }
+        }
+        // A hook may acquire from another pool: its poll lies within this one.
+        let _restore = Restore(LEARNING.replace(Some(*self)));
+        let polled = poll();
+        if let Some(learned) = LEARNING.get() {
+            *self = learned;
+        }
+        polled
+    }
+
+    pub(super) fn backend(self) -> Option<i64> {
+        self.backend
+    }
+
+    /// Notes the backend for the acquire that is being polled, if there is one: the pool's own
+    /// maintenance opens connections too.
+    fn note(backend: Option<i64>) {
+        if LEARNING.get().is_some() {
+            LEARNING.set(Some(Learned { backend }));
+        }
+    }
 }
 
 /// Returns a connection that need not be settled.
 pub(super) async fn proven(returning: impl Future<Output = ()>) {
-    PROVEN.scope((), returning).await;
+    PROVEN.scope(RefCell::new(None), returning).await;
 }
 
 pub(super) type Hook<DB, T> = Arc<
@@ -98,7 +137,6 @@ impl<DB: Database> Hooks<DB> {
             before_acquire,
             after_release,
         } = self;
-        let identify = identify && DB::NAME != "SQLite";
         if identify {
             raw = raw.after_connect(move |conn, meta| {
                 let user = after_connect.clone();
@@ -137,7 +175,7 @@ impl<DB: Database> Hooks<DB> {
             let user = after_release.clone();
             let told = Arc::clone(&told);
             Box::pin(async move {
-                if PROVEN.try_with(|()| ()).is_err() {
+                if PROVEN.try_with(|_| ()).is_err() {
                     match settle_in_time::<DB>(conn, &told).await {
                         Ok(Found::Clean) => {}
                         Ok(Found::Dirty) => {
@@ -165,16 +203,24 @@ impl<DB: Database> Hooks<DB> {
     }
 }
 
-/// Whether there are more connections than stay, and nobody waits for one.
+/// Whether there are more connections than stay, and nobody waits for one. If so, the connection is
+/// closed.
 fn is_too_many(told: &Told) -> bool {
-    let record = told.get().and_then(|(_, record)| record.upgrade());
-    record.is_some_and(|record| record.overflows())
+    let Some(record) = told.get().and_then(|(_, record)| record.upgrade()) else {
+        return false;
+    };
+    if !record.leaves() {
+        return false;
+    }
+    let leaving = Leaving(record);
+    // Without a guard of ours nobody says when it is closed: then it counts as gone now.
+    let _ = PROVEN.try_with(|slot| *slot.borrow_mut() = Some(leaving));
+    true
 }
 
 async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
     let backend = witness::backend::<DB>(conn).await?;
-    // No task-local: the pool's own maintenance opened it.
-    let _ = BACKEND.try_with(|cell| cell.set(backend));
+    Learned::note(backend);
     Ok(())
 }
 
@@ -184,23 +230,12 @@ async fn settle_in_time<DB: Database>(
     told: &Told,
 ) -> Result<Found, Error> {
     if Server::of::<DB>(conn) != Server::MySql {
-        return settle::<DB>(conn).await;
+        return probe::settle::<DB>(conn).await;
     }
     let record = told.get().and_then(|(_, record)| record.upgrade());
     let limit = record.map_or(LIMIT, |record| record.returns.limit());
-    match tokio::time::timeout(limit, settle::<DB>(conn)).await {
+    match tokio::time::timeout(limit, probe::settle::<DB>(conn)).await {
         Ok(settled) => settled,
         Err(_) => Err(Error::Protocol("no answer within the limit".into())),
     }
-}
-
-/// Settles a connection of which nothing was seen.
-async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
-    probe::drain::<DB>(conn, true).await?;
-    if conn.is_in_transaction() {
-        probe::roll_back::<DB>(conn).await?;
-        return Ok(Found::Dirty);
-    }
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await
 }

@@ -39,7 +39,7 @@ pub use self::transaction::Transaction;
 use self::watch::SqlxGauges;
 use crate::clock::Moment;
 use crate::monitor::Monitor;
-use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus};
+use crate::registry::{Gauges, Holder, HolderKind, Policy, PoolRecord, PoolStatus, Slots};
 use crate::site::CallSite;
 
 type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
@@ -71,9 +71,21 @@ type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
 /// ```
 pub struct Pool<DB: Database> {
     raw: sqlx::Pool<DB>,
-    record: Arc<PoolRecord>,
+    watched: Watched,
+}
+
+/// What an acquire takes along: everything but sqlx's pool, of which sqlx's own future has a share.
+#[derive(Clone)]
+struct Watched {
+    slots: Arc<Slots>,
     monitor: Monitor,
     policy: Policy,
+}
+
+impl Watched {
+    fn record(&self) -> &Arc<PoolRecord> {
+        self.slots.record()
+    }
 }
 
 impl<DB: Database> Pool<DB> {
@@ -119,11 +131,8 @@ impl<DB: Database> Pool<DB> {
         &self,
     ) -> impl Future<Output = Result<PoolConnection<DB>, Error>> + Send + 'static + use<DB> {
         let site = CallSite::caller();
-        let pool = self.clone();
-        async move {
-            let conn = pool.checkout(HolderKind::Connection, Some(site)).await?;
-            Ok(PoolConnection::new(conn))
-        }
+        let checkout = self.checkout(HolderKind::Connection, Some(site));
+        async move { checkout.await.map(PoolConnection::new) }
     }
 
     /// Checks a connection out if one is idle.
@@ -147,11 +156,8 @@ impl<DB: Database> Pool<DB> {
     ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static + use<DB>
     {
         let site = CallSite::caller();
-        let pool = self.clone();
-        async move {
-            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
-            Transaction::start_owned(conn, None).await
-        }
+        let checkout = self.checkout(HolderKind::Transaction, Some(site));
+        async move { Transaction::start_owned(checkout.await?, None).await }
     }
 
     /// Begins a transaction if a connection is idle.
@@ -184,12 +190,9 @@ impl<DB: Database> Pool<DB> {
         statement: impl SqlSafeStr,
     ) -> impl Future<Output = Result<Transaction<'static, DB>, Error>> + Send + 'static {
         let site = CallSite::caller();
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Transaction, Some(site));
         let statement = statement.into_sql_str();
-        async move {
-            let conn = pool.checkout(HolderKind::Transaction, Some(site)).await?;
-            Transaction::start_owned(conn, Some(statement)).await
-        }
+        async move { Transaction::start_owned(checkout.await?, Some(statement)).await }
     }
 
     /// Begins a transaction with that statement if a connection is idle.
@@ -300,40 +303,44 @@ impl<DB: Database> Pool<DB> {
     /// For `PgListener::connect_with`, `copy_in_raw` on a pool, and libraries that want sqlx's type.
     #[track_caller]
     pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
-        self.monitor.handed_out(&self.record, CallSite::caller());
+        self.watched
+            .monitor
+            .handed_out(self.record(), CallSite::caller());
         &self.raw
     }
 
     /// How many of the most connections are there for a while only; see
     /// [`PoolOptions::overflow`].
     pub fn overflow(&self) -> u32 {
-        self.record.overflow()
+        self.record().overflow()
     }
 
     /// The name under which it is watched.
     pub fn name(&self) -> &str {
-        &self.record.name
+        &self.record().name
+    }
+
+    fn record(&self) -> &Arc<PoolRecord> {
+        self.watched.record()
     }
 
     pub(crate) fn record_id(&self) -> u64 {
-        self.record.id
+        self.record().id
     }
 
     /// The monitor that watches it.
     pub fn monitor(&self) -> &Monitor {
-        &self.monitor
+        &self.watched.monitor
     }
 
     /// The counters of this moment.
     pub fn status(&self) -> PoolStatus {
-        self.record.status(Moment::now())
+        self.record().status(Moment::now())
     }
 
     /// Who holds a connection of this pool, oldest first.
     pub fn holders(&self) -> Vec<Holder> {
-        let mut holders = self.monitor.holders();
-        holders.retain(|holder| holder.pool_id == self.record.id);
-        holders
+        self.watched.holders()
     }
 
     /// The same pool under a label: reports name it, and [`Pool::threshold`] and
@@ -355,15 +362,15 @@ impl<DB: Database> Pool<DB> {
     #[must_use]
     pub fn labeled(&self, label: &'static str) -> Self {
         let mut pool = self.clone();
-        pool.policy.label = Some(label);
+        pool.watched.policy.label = Some(label);
         pool
     }
 
     /// The same pool with another threshold for the checkouts through this handle.
     #[must_use]
     pub fn threshold(mut self, threshold: Duration) -> Self {
-        self.policy.threshold = Some(threshold);
-        self.monitor.note_threshold(threshold);
+        self.watched.policy.threshold = Some(threshold);
+        self.watched.monitor.note_threshold(threshold);
         self
     }
 
@@ -371,7 +378,7 @@ impl<DB: Database> Pool<DB> {
     /// appear where the pool fails somebody or cannot be closed.
     #[must_use]
     pub fn unreported(mut self) -> Self {
-        self.policy.unreported = true;
+        self.watched.policy.unreported = true;
         self
     }
 }
@@ -380,9 +387,7 @@ impl<DB: Database> Clone for Pool<DB> {
     fn clone(&self) -> Self {
         Self {
             raw: self.raw.clone(),
-            record: Arc::clone(&self.record),
-            monitor: self.monitor.clone(),
-            policy: self.policy,
+            watched: self.watched.clone(),
         }
     }
 }
@@ -390,7 +395,7 @@ impl<DB: Database> Clone for Pool<DB> {
 impl<DB: Database> fmt::Debug for Pool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("name", &self.record.name)
+            .field("name", &self.name())
             .field("status", &self.status())
             .field("sqlx", &self.raw)
             .finish_non_exhaustive()

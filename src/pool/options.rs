@@ -303,17 +303,18 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
     fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
             monitor: self.monitor,
             return_limit: self.return_limit,
             unprepared: self.unprepared,
             overflow: if self.own { self.overflow } else { 0 },
+            learns: self.own && identify,
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
-            let identify = self.identify && !self.unprepared;
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
             self.hooks.install(raw, identify, told)
@@ -331,6 +332,8 @@ struct Watch {
     return_limit: Option<Duration>,
     unprepared: bool,
     overflow: u32,
+    /// Hooks of ours learn which backend a connection has.
+    learns: bool,
     told: Told,
 }
 
@@ -340,16 +343,19 @@ impl Watch {
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
         if let Some(limit) = self.return_limit {
-            pool.record.returns.set_limit(limit);
+            pool.record().returns.set_limit(limit);
         }
         if self.unprepared {
-            pool.record.set_unprepared();
+            pool.record().set_unprepared();
         }
-        pool.record.set_overflow(self.overflow);
+        if self.learns {
+            pool.record().set_learns();
+        }
+        pool.record().set_overflow(self.overflow);
         // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
         let _ = self
             .told
-            .set((monitor.clone(), Arc::downgrade(&pool.record)));
+            .set((monitor.clone(), Arc::downgrade(pool.record())));
         pool
     }
 }

@@ -26,18 +26,31 @@ fn depth<DB: Database>(conn: &DB::Connection) -> usize {
 /// So many answers may be waiting on a connection; more, and it is given up.
 const ANSWERS: usize = 64;
 
-/// Reads every answer that is still on its way, and makes sure that none is left. `cut`: something
-/// was dropped in flight.
+/// What happened on a connection since its answers were last known to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Every statement was seen, and seen to end.
+    Seen,
+    /// One that was seen was dropped in flight.
+    Cut,
+    /// It was lent out: anything.
+    Unseen,
+}
+
+/// Reads every answer that is still on its way, and makes sure that none is left.
 ///
 /// The answer to something that was cut may be an error: it belongs to the cut statement, and taken
 /// for the answer to a question of ours it would mislead.
 ///
 /// # Errors
 /// When the connection cannot be used; it is then to be closed.
-pub(super) async fn drain<DB: Database>(conn: &mut DB::Connection, cut: bool) -> Result<(), Error> {
+pub(super) async fn drain<DB: Database>(
+    conn: &mut DB::Connection,
+    past: Past,
+) -> Result<(), Error> {
     for _ in 0..ANSWERS {
         match conn.flush().await {
-            Ok(()) => return in_step::<DB>(conn, cut).await,
+            Ok(()) => return in_step::<DB>(conn, past).await,
             Err(Error::Database(_)) => {}
             Err(error) => return Err(error),
         }
@@ -45,33 +58,55 @@ pub(super) async fn drain<DB: Database>(conn: &mut DB::Connection, cut: bool) ->
     Err(Error::Protocol("too many answers are waiting".into()))
 }
 
-/// Asks MariaDB for a value and compares it. sqlx's driver does not count what a prepare that was
-/// cut still has to answer: without this, one answer could be taken for another.
-async fn in_step<DB: Database>(conn: &mut DB::Connection, cut: bool) -> Result<(), Error> {
+/// Asks for a value and compares it: without this, one answer could be taken for another, by us or
+/// by the next borrower. sqlx counts the answers that it expects, but MariaDB's driver not those to a
+/// prepare that was cut, and PostgreSQL's not those to a COPY.
+async fn in_step<DB: Database>(conn: &mut DB::Connection, past: Past) -> Result<(), Error> {
     const SAID: i64 = 7_240_613_905;
-    match Server::of::<DB>(conn) {
+    let sql = match (Server::of::<DB>(conn), past) {
         // What was queued is done by another thread: this one waits for it.
-        Server::Sqlite => return conn.ping().await,
-        Server::MySql if cut => {}
+        (Server::Sqlite, _) => return conn.ping().await,
+        (Server::MySql, Past::Cut | Past::Unseen) => "SELECT CAST(7240613905 AS SIGNED)",
+        (Server::Postgres, Past::Unseen) => "SELECT 7240613905::int8",
         _ => return Ok(()),
+    };
+    match witness::number::<DB>(conn, sql).await {
+        Ok(Some(SAID)) => Ok(()),
+        // Asked again when it is rolled back.
+        Err(error) if witness::is_of_aborted(&error) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(Error::Protocol("the connection is out of step".into())),
     }
-    match witness::number::<DB>(conn, "SELECT CAST(7240613905 AS SIGNED)").await? {
-        Some(SAID) => Ok(()),
-        _ => Err(Error::Protocol("the connection is out of step".into())),
+}
+
+/// Settles a connection of which nothing is known.
+///
+/// # Errors
+/// When the connection cannot be used; it is then to be closed.
+pub(super) async fn settle<DB: Database>(conn: &mut DB::Connection) -> Result<Found, Error> {
+    drain::<DB>(conn, Past::Unseen).await?;
+    if conn.is_in_transaction() {
+        roll_back::<DB>(conn, Past::Unseen).await?;
+        return Ok(Found::Dirty);
     }
+    let standing = standing::<DB>(conn).await?;
+    heal::<DB>(conn, standing, Past::Unseen).await
 }
 
 /// Rolls back every level that sqlx knows of.
 ///
 /// # Errors
 /// What the server answers; the connection is then to be closed.
-pub(super) async fn roll_back<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
+pub(super) async fn roll_back<DB: Database>(
+    conn: &mut DB::Connection,
+    past: Past,
+) -> Result<(), Error> {
     if Server::of::<DB>(conn) != Server::Sqlite && depth::<DB>(conn) > 1 {
         // A savepoint may be gone; only the outermost ROLLBACK has to succeed.
         while depth::<DB>(conn) > 1 {
             Manager::<DB>::start_rollback(conn);
         }
-        drain::<DB>(conn, true).await?;
+        drain::<DB>(conn, Past::Cut).await?;
     }
     while depth::<DB>(conn) > 0 {
         let before = depth::<DB>(conn);
@@ -80,7 +115,11 @@ pub(super) async fn roll_back<DB: Database>(conn: &mut DB::Connection) -> Result
             return Err(Error::Protocol("a rollback did not end its level".into()));
         }
     }
-    Ok(())
+    match past {
+        // An aborted transaction has no answer but its own error: now there is one.
+        Past::Unseen => in_step::<DB>(conn, past).await,
+        Past::Seen | Past::Cut => Ok(()),
+    }
 }
 
 /// What the server says of its transaction.
@@ -117,18 +156,23 @@ pub(super) async fn standing<DB: Database>(conn: &mut DB::Connection) -> Result<
 pub(super) async fn heal<DB: Database>(
     conn: &mut DB::Connection,
     standing: Standing,
+    past: Past,
 ) -> Result<Found, Error> {
     match standing {
-        Standing::None => Ok(Found::Clean),
-        Standing::Open => roll_back::<DB>(conn).await.map(|()| Found::Dirty),
+        Standing::None => return Ok(Found::Clean),
+        Standing::Open => roll_back::<DB>(conn, past).await?,
         Standing::Aborted => match run::<DB>(conn, "ROLLBACK").await {
-            Err(Error::BeginFailed) => Ok(Found::Dirty),
-            Err(error) => Err(error),
-            Ok(()) => Err(Error::Protocol(
-                "a transaction is open after ROLLBACK".into(),
-            )),
+            Err(Error::BeginFailed) if past == Past::Unseen => in_step::<DB>(conn, past).await?,
+            Err(Error::BeginFailed) => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                return Err(Error::Protocol(
+                    "a transaction is open after ROLLBACK".into(),
+                ));
+            }
         },
     }
+    Ok(Found::Dirty)
 }
 
 async fn run<DB: Database>(conn: &mut DB::Connection, sql: &'static str) -> Result<(), Error> {

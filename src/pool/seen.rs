@@ -174,9 +174,9 @@ where
         'p: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async_stream::try_stream! {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             let mut results = (&mut conn).many(query, None);
             while let Some(result) = results.try_next().await? {
                 yield result;
@@ -193,9 +193,9 @@ where
         'p: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).optional(query, None).await
         })
     }
@@ -209,9 +209,9 @@ where
     where
         'p: 'e,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).prepared(sql, parameters, None).await
         })
     }
@@ -224,9 +224,9 @@ where
     where
         'p: 'e,
     {
-        let pool = self.clone();
+        let checkout = self.checkout(HolderKind::Statement, by);
         Box::pin(async move {
-            let mut conn = pool.checkout(HolderKind::Statement, by).await?;
+            let mut conn = checkout.await?;
             (&mut conn).described(sql, None).await
         })
     }

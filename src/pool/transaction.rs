@@ -111,7 +111,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         let in_request = self
             .conn
             .cell()
-            .scope
+            .scope()
             .as_ref()
             .is_some_and(Scope::is_of_request);
         self.conn.conduct.changes = match Server::of::<DB>(self.conn.raw()) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
-use super::{Pool, witness};
+use super::{Pool, Watched, witness};
 use crate::monitor::Monitor;
-use crate::registry::{Attempt, Gauges, Policy, PoolRecord, Word};
+use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
 use crate::site::{sql::Dialect, text};
 
 impl Monitor {
@@ -36,17 +36,19 @@ impl Monitor {
     pub fn watch<DB: Database>(&self, name: &str, pool: sqlx::Pool<DB>) -> Pool<DB> {
         self.start();
         let gauges = SqlxGauges(pool.clone());
-        let record = self.registry().watch(gauges.identity(), |id, taken| {
+        let slots = self.registry().watch(gauges.identity(), |id, taken| {
             // Escaped and cut before it is compared: the names that are taken are so too.
             let name = text::escape_text(name, 90);
             PoolRecord::new(id, &unused(&name, taken), Box::new(gauges))
         });
-        record.runtime_is_here();
+        slots.record().runtime_is_here();
         Pool {
             raw: pool,
-            record,
-            monitor: self.clone(),
-            policy: Policy::default(),
+            watched: Watched {
+                slots,
+                monitor: self.clone(),
+                policy: Policy::default(),
+            },
         }
     }
 }
@@ -68,6 +70,10 @@ pub(super) struct SqlxGauges<DB: Database>(pub(super) sqlx::Pool<DB>);
 impl<DB: Database> Gauges for SqlxGauges<DB> {
     fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
         Box::pin(witness::ask(self.0.clone(), backend, may_cancel))
+    }
+
+    fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {
+        Box::pin(witness::testify(self.0.clone(), question))
     }
 
     fn identity(&self) -> usize {

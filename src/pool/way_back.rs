@@ -4,82 +4,90 @@
 //! Everything that was seen to end well goes straight home; what was not is settled with the server
 //! first, and what cannot be settled is closed. Not responsible for sqlx's own tests (ping, hooks,
 //! lifetime): its return does those afterwards. Nor for time limits: the watchdog keeps them, by
-//! aborting the task.
+//! giving the return up.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 
 use sqlx::{Connection, Database, Error};
 use tokio::task::JoinHandle;
 
-use super::checkout::Checkout;
+use super::checkout::{Checkout, Parts};
 use super::conn::Conduct;
-use super::probe::{self, Found, Standing};
+use super::probe::{self, Found, Past, Standing};
 use super::witness::{self, Server};
 use crate::finding::Kind;
-use crate::monitor::Monitor;
-use crate::registry::{Doubts, Returning, Word};
+use crate::registry::{Doubts, Word};
 use crate::scope::Scope;
 
 /// Sends the connection home in a task of its own. Never panics; without a runtime the connection
 /// is closed, and its permit goes back.
-pub(super) fn start<DB: Database>(checkout: Checkout<DB>, conduct: Conduct, monitor: &Monitor) {
-    drop(send(checkout, conduct, monitor));
+pub(super) fn start<DB: Database>(checkout: Checkout<DB>, conduct: Conduct) {
+    drop(send(checkout, conduct));
 }
 
 /// Sends the connection home, and ends when it is there.
-pub(super) async fn finish<DB: Database>(
-    checkout: Checkout<DB>,
-    conduct: Conduct,
-    monitor: &Monitor,
-) {
+pub(super) async fn finish<DB: Database>(checkout: Checkout<DB>, conduct: Conduct) {
     // In a task, so that it arrives also when this future is dropped.
-    if let Some(task) = send(checkout, conduct, monitor) {
+    if let Some(task) = send(checkout, conduct) {
         let _ = task.await;
     }
 }
 
-fn send<DB: Database>(
-    checkout: Checkout<DB>,
-    conduct: Conduct,
-    monitor: &Monitor,
-) -> Option<JoinHandle<()>> {
-    checkout.lease.release();
+fn send<DB: Database>(checkout: Checkout<DB>, conduct: Conduct) -> Option<JoinHandle<()>> {
+    checkout.lease.release(true);
+    // The watchdog keeps the limit, at any detail.
+    checkout.monitor.returning();
     let runtime = checkout.runtime()?;
-    let cell = checkout.lease.cell();
-    let returning = cell.pool.returns.begin(cell, checkout.backend, &runtime);
-    let set_task = returning.task();
-    monitor.returning();
-    let task = runtime.spawn(walk(checkout, conduct, monitor.clone(), returning));
-    set_task(task.abort_handle());
-    Some(task)
+    Some(runtime.spawn(walk(checkout, conduct)))
 }
 
 /// # Cancel safety
 /// Dropped at any point, the connection is closed and its permit goes back.
-async fn walk<DB: Database>(
-    mut checkout: Checkout<DB>,
-    conduct: Conduct,
-    monitor: Monitor,
-    returning: Returning,
-) {
-    let settled = settle(&mut checkout, conduct, &monitor).await;
-    let mut healthy = settled.is_ok() && !conduct.close;
-    if healthy && returning.leave().await {
-        // A cancel that arrives late hits this question, and not the next borrower.
-        healthy = quiet::<DB>(checkout.raw_mut()).await.is_ok();
-    }
-    if healthy {
-        checkout.return_to_pool().await;
-    } else if let Err(error) = checkout.close().await {
-        tracing::debug!(target: "leaktrace::pool", %error, "closing a connection");
-    }
-    drop(returning);
+async fn walk<DB: Database>(mut checkout: Checkout<DB>, conduct: Conduct) {
+    let parts = checkout.parts();
+    let cell = parts.lease.cell();
+    cell.pool.runtime_is_here();
+    let mut home = pin!(go_home(parts, conduct));
+    // Ends, and with it the connection, when the watchdog gives this return up.
+    poll_fn(|cx| match cell.is_given_up(cx) {
+        true => Poll::Ready(()),
+        false => home.as_mut().poll(cx),
+    })
+    .await;
 }
 
-async fn settle<DB: Database>(
-    checkout: &mut Checkout<DB>,
-    conduct: Conduct,
-    monitor: &Monitor,
-) -> Result<(), Error> {
-    let cell = checkout.lease.cell().clone();
+/// Straight to sqlx where nothing is to be settled. The rest is boxed: it is large, and rare.
+async fn go_home<DB: Database>(mut parts: Parts<'_, DB>, conduct: Conduct) {
+    let cell = parts.lease.cell();
+    let is_certain =
+        conduct.is_plain() && cell.doubts().is_certain() && !parts.raw_mut().is_in_transaction();
+    // Asked about while it had not begun: then the long way.
+    if is_certain && !cell.leave().await {
+        return parts.return_to_pool().await;
+    }
+    Box::pin(settle_and_return(parts, conduct)).await;
+}
+
+async fn settle_and_return<DB: Database>(mut parts: Parts<'_, DB>, conduct: Conduct) {
+    let settled = settle(&mut parts, conduct).await;
+    let mut healthy = settled.is_ok() && !conduct.close;
+    if healthy && parts.lease.cell().leave().await {
+        // A cancel that arrives late hits this question, and not the next borrower.
+        healthy = probe::settle::<DB>(parts.raw_mut()).await.is_ok();
+    }
+    if healthy {
+        parts.return_to_pool().await;
+    } else if let Err(error) = parts.close().await {
+        tracing::debug!(target: "leaktrace::pool", %error, "closing a connection");
+    }
+}
+
+async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Result<(), Error> {
+    let monitor = parts.monitor;
+    let cell = Arc::clone(parts.lease.cell());
     let doubts = cell.doubts();
     if conduct.strayed {
         monitor.ended_badly(
@@ -95,33 +103,39 @@ async fn settle<DB: Database>(
     if doubts.broken {
         return Err(Error::Protocol("client and server no longer agree".into()));
     }
-    if doubts.cut_prepared && Server::of::<DB>(checkout.raw()) == Server::MySql {
+    if doubts.cut_prepared && Server::of::<DB>(parts.raw_mut()) == Server::MySql {
         // The driver does not count the answers to a prepare that was cut: reading on may wait for
         // ever, or take one answer for another. Only while the server runs it, it was not that.
-        match cell.pool.is_running(checkout.backend).await {
+        match cell.pool.is_running(cell.backend()).await {
             Word::Idle | Word::Unreachable => {
                 return Err(Error::Protocol("cut while a statement was prepared".into()));
             }
             Word::Cancelled | Word::Unknown => {}
         }
     }
-    let conn = checkout.raw_mut();
+    let scope = cell.scope();
+    let conn = parts.raw_mut();
+    let past = match (doubts.by_text, doubts.cut) {
+        (true, _) => Past::Unseen,
+        (false, true) => Past::Cut,
+        (false, false) => Past::Seen,
+    };
     if doubts.unsure {
-        probe::drain::<DB>(conn, doubts.cut || doubts.by_text).await?;
+        probe::drain::<DB>(conn, past).await?;
     }
     let reported = doubts.by_text && !conduct.in_transaction;
     let mut found = Found::Clean;
     let mut wrote = false;
     if conn.is_in_transaction() {
-        wrote = ask_for_writes::<DB>(conn, conduct, doubts, cell.scope.as_ref()).await;
-        probe::roll_back::<DB>(conn).await?;
+        wrote = ask_for_writes::<DB>(conn, conduct, doubts, scope.as_ref()).await;
+        probe::roll_back::<DB>(conn, past).await?;
         found = Found::Dirty;
     } else if doubts.unsure {
         let standing = probe::standing::<DB>(conn).await?;
         if standing == Standing::Open {
-            wrote = ask_for_writes::<DB>(conn, conduct, doubts, cell.scope.as_ref()).await;
+            wrote = ask_for_writes::<DB>(conn, conduct, doubts, scope.as_ref()).await;
         }
-        found = probe::heal::<DB>(conn, standing).await?;
+        found = probe::heal::<DB>(conn, standing, past).await?;
     }
     if wrote {
         monitor.dropped_writes(&cell);
@@ -135,13 +149,6 @@ async fn settle<DB: Database>(
         );
     }
     Ok(())
-}
-
-/// Settles once more, whatever was known.
-async fn quiet<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
-    probe::drain::<DB>(conn, true).await?;
-    let standing = probe::standing::<DB>(conn).await?;
-    probe::heal::<DB>(conn, standing).await.map(drop)
 }
 
 /// Whether the server knows of writes in the open transaction. Asked only where that decides

@@ -1,49 +1,42 @@
 //! What is kept of a checkout while it lives.
 //!
 //! Responsible for following one checkout from its grant to its release: what was seen of it, and
-//! what the way back has to know. Not responsible for when it begins and ends (`lease`).
+//! what the way back has to know. Not responsible for when it begins and ends (`lease`), nor for
+//! which cell it gets (`slots`): a cell is used again, so whoever keeps one longer than its lease
+//! asks by id.
 
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+
 use super::doubts::Doubts;
-use super::holder::{HolderId, HolderKind, Owner, Phase, SpanInfo};
+use super::holder::{Cut, HolderId, HolderKind, Owner, Phase, SpanInfo};
 use super::pool::{Policy, PoolRecord};
+use super::returns::Walk;
 use crate::clock::Moment;
 use crate::scope::Scope;
 use crate::site::{CallSite, SqlText, Stack, sql::Verb};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// What is kept of a checkout while it lives.
-///
-/// The fields outside of `live` never change.
+/// What is kept of one checkout after the other, while they live.
 pub(crate) struct Cell {
-    pub(super) id: u64,
     pub(crate) pool: Arc<PoolRecord>,
-    pub(super) kind: HolderKind,
-    policy: Policy,
-    acquired_at: Moment,
-    waited: Duration,
-    acquired_by: Option<CallSite>,
-    stack: Option<Stack>,
-    pub(crate) scope: Option<Scope>,
-    task: Option<tokio::task::Id>,
-    owner: Owner,
-    span: Option<SpanInfo>,
-    live: Mutex<Live>,
+    pub(super) live: Mutex<Live>,
     /// The server's name of the connection's backend; zero where it was not learned.
     backend: AtomicI64,
     /// A nested begin was cut or refused, and rolled the outer transaction back: whatever runs now
     /// would run in autocommit. Here, because a begin that is in flight has lent everything else.
     doomed: AtomicBool,
+    /// The way back, when it waits for an answer, or may be given up.
+    pub(super) walk: AtomicWaker,
 }
 
 /// What is known when a checkout begins.
 pub(crate) struct Begun {
-    pub(crate) pool: Arc<PoolRecord>,
     pub(crate) kind: HolderKind,
     pub(crate) policy: Policy,
     pub(crate) waited: Duration,
@@ -61,7 +54,23 @@ enum Doing {
     Unknown,
 }
 
-struct Live {
+/// The checkout that a cell is out for. Between two of them it keeps nothing that belongs to users.
+#[derive(Clone)]
+pub(super) struct Live {
+    /// Names the checkout; zero while the cell is free.
+    pub(super) id: u64,
+    /// Shown to readers; `false` at detail `off`.
+    listed: bool,
+    kind: HolderKind,
+    policy: Policy,
+    acquired_at: Moment,
+    waited: Duration,
+    acquired_by: Option<CallSite>,
+    stack: Option<Stack>,
+    scope: Option<Scope>,
+    task: Option<tokio::task::Id>,
+    owner: Owner,
+    span: Option<SpanInfo>,
     /// Where the guard was last borrowed mutably; becomes `last_used_by` when a use follows.
     borrowed_by: Option<CallSite>,
     last_used_at: Option<Moment>,
@@ -76,12 +85,15 @@ struct Live {
     since: Moment,
     parked: bool,
     in_transaction: bool,
-    phase: Phase,
+    pub(super) phase: Phase,
     doubts: Doubts,
     /// The finding that speaks of this holder.
     claimed: Option<u64>,
     released_at: Option<Moment>,
-    done: bool,
+    /// Its request was cut, and this is in what.
+    cut: Option<Cut>,
+    /// Its way back, while it is on it.
+    pub(super) walk: Option<Walk>,
 }
 
 /// How a statement ended.
@@ -103,73 +115,124 @@ pub(crate) enum Use {
     Rollback,
 }
 
-/// In what a checkout was when its request was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    Idle,
-    Begin,
-    Statement,
-    Commit,
-    Rollback,
-    /// Lent as a raw connection: what ran there was not seen.
-    Lent,
-}
-
 /// A reported holder that has come back.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) finding: u64,
     pub(crate) holder: HolderId,
     pub(crate) held_for: Duration,
+    /// In what it was when its request was cut, if it was.
+    pub(crate) cut: Option<Cut>,
+}
+
+impl Live {
+    fn free() -> Self {
+        Self {
+            id: 0,
+            listed: false,
+            kind: HolderKind::Connection,
+            policy: Policy::default(),
+            acquired_at: Moment::FIRST,
+            waited: Duration::ZERO,
+            acquired_by: None,
+            stack: None,
+            scope: None,
+            task: None,
+            owner: Owner::Thread(u64::MAX),
+            span: None,
+            borrowed_by: None,
+            last_used_at: None,
+            last_used_by: None,
+            last_sql: None,
+            uses: 0,
+            rows: 0,
+            doing: Doing::Idle,
+            own: None,
+            since: Moment::FIRST,
+            parked: false,
+            in_transaction: false,
+            phase: Phase::Held,
+            doubts: Doubts::default(),
+            claimed: None,
+            released_at: None,
+            cut: None,
+            walk: None,
+        }
+    }
 }
 
 impl Cell {
-    pub(super) fn new(id: u64, now: Moment, begun: Begun) -> Self {
-        let Begun {
-            pool,
-            kind,
-            policy,
-            waited,
-            acquired_by,
-            stack,
-            scope,
-            task,
-            span,
-        } = begun;
-        let owner = Owner::current(scope.as_ref());
+    /// A cell that is free.
+    pub(super) fn new(pool: &Arc<PoolRecord>) -> Self {
         Self {
-            id,
-            pool,
-            kind,
-            policy,
-            acquired_at: now,
-            waited,
-            acquired_by,
-            stack,
-            scope,
-            task,
-            owner,
-            span,
+            pool: Arc::clone(pool),
+            live: Mutex::new(Live::free()),
             backend: AtomicI64::new(0),
             doomed: AtomicBool::new(false),
-            live: Mutex::new(Live {
-                borrowed_by: None,
-                last_used_at: None,
-                last_used_by: None,
-                last_sql: None,
-                uses: 0,
-                rows: 0,
-                doing: Doing::Idle,
-                own: None,
-                since: now,
-                parked: false,
-                in_transaction: false,
-                phase: Phase::Held,
-                doubts: Doubts::default(),
-                claimed: None,
-                released_at: None,
-                done: false,
-            }),
+            walk: AtomicWaker::new(),
+        }
+    }
+
+    /// A checkout begins. The caller has the cell for itself, so the lock is free but for readers.
+    pub(super) fn begin(&self, id: u64, now: Moment, begun: Begun, listed: bool) {
+        let owner = Owner::of(begun.scope.as_ref(), begun.task);
+        let mut live = self.live.lock();
+        // What is not set here was reset when the last checkout ended.
+        live.id = id;
+        live.listed = listed;
+        live.kind = begun.kind;
+        live.policy = begun.policy;
+        live.acquired_at = now;
+        live.since = now;
+        live.waited = begun.waited;
+        live.acquired_by = begun.acquired_by;
+        live.stack = begun.stack;
+        live.scope = begun.scope;
+        live.task = begun.task;
+        live.owner = owner;
+        live.span = begun.span;
+    }
+
+    /// The checkout is over: the cell is free again. Answers what there is to account for, and
+    /// what was kept of it, for the caller to drop outside of the lock.
+    pub(super) fn finish(&self) -> Option<Finished> {
+        let mut live = self.live.lock();
+        if live.id == 0 {
+            return None;
+        }
+        let over = std::mem::replace(&mut *live, Live::free());
+        drop(live);
+        self.backend.store(0, Ordering::Relaxed);
+        self.doomed.store(false, Ordering::Relaxed);
+        drop(self.walk.take());
+        let released_at = over.released_at.unwrap_or(over.acquired_at);
+        Some(Finished {
+            kind: over.kind,
+            label: over.policy.label,
+            acquired_by: over.acquired_by,
+            held_for: released_at.since(over.acquired_at),
+            after_last_use: released_at.since(over.last_used_at.unwrap_or(over.acquired_at)),
+            last_used_by: over.last_used_by,
+            last_sql: over.last_sql,
+            released_at,
+            _scope: over.scope,
+            _stack: over.stack,
+        })
+    }
+
+    pub(crate) fn id(&self) -> HolderId {
+        HolderId(self.live.lock().id)
+    }
+
+    /// The request or job that it serves.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        self.live.lock().scope.clone()
+    }
+
+    pub(crate) fn backend(&self) -> Option<i64> {
+        match self.backend.load(Ordering::Relaxed) {
+            0 => None,
+            backend => Some(backend),
         }
     }
 
@@ -255,20 +318,22 @@ impl Cell {
         live.own = Some(what);
     }
 
-    /// What a request that is cut now cuts.
-    pub(super) fn cut(&self) -> Option<Cut> {
-        let live = self.live.lock();
-        if live.phase != Phase::Held {
+    /// Its request is cut now: notes in what, and answers it.
+    pub(super) fn cut(&self, scope: u64) -> Option<Cut> {
+        let mut live = self.live.lock();
+        let is_its = live.scope.as_ref().is_some_and(|own| own.id() == scope);
+        if !is_its || !live.listed || live.phase != Phase::Held {
             return None;
         }
-        Some(match (live.doing, live.own) {
+        live.cut = Some(match (live.doing, live.own) {
             (_, Some(Use::Begin)) => Cut::Begin,
             (_, Some(Use::Commit)) => Cut::Commit,
             (_, Some(Use::Rollback)) => Cut::Rollback,
             (Doing::InFlight, None) => Cut::Statement,
             (Doing::Idle, None) => Cut::Idle,
             (Doing::Unknown, None) => Cut::Lent,
-        })
+        });
+        live.cut
     }
 
     /// What [`Cell::doing`] announced has ended. `open`: how many levels are open now.
@@ -303,24 +368,23 @@ impl Cell {
         doubts
     }
 
-    /// Attaches a finding; false when the holder has already come back.
-    pub(super) fn claim(&self, finding: u64) -> bool {
+    /// Attaches a finding to this holder. `None`: the cell is out for another one, or free.
+    /// `Err`: it has already come back.
+    pub(super) fn claim(&self, holder: HolderId, finding: u64) -> Option<Result<(), Ended>> {
         let mut live = self.live.lock();
-        live.claimed = Some(finding);
-        live.phase == Phase::Held || live.phase == Phase::LeakedOnPurpose
-    }
-
-    pub(super) fn ended(&self, finding: u64) -> Ended {
-        let until = self.live.lock().released_at.unwrap_or_else(Moment::now);
-        Ended {
-            finding,
-            holder: HolderId(self.id),
-            held_for: until.since(self.acquired_at),
+        if live.id != holder.0 {
+            return None;
         }
+        live.claimed = Some(finding);
+        Some(match live.phase {
+            Phase::Held | Phase::LeakedOnPurpose => Ok(()),
+            Phase::Returning => Err(live.ended(finding)),
+        })
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.live.lock().phase = phase;
+    /// Its permit never comes back, on purpose.
+    pub(super) fn leak(&self) {
+        self.live.lock().phase = Phase::LeakedOnPurpose;
     }
 
     /// The backend of the connection was learned when it was acquired.
@@ -348,9 +412,9 @@ impl Cell {
         live.doubts.wrote |= !reads;
     }
 
-    /// Ends the hold time. Answers what the totals need, and the finding that spoke of it; `None`
-    /// when it had been released before.
-    pub(super) fn release(&self) -> Option<Released> {
+    /// Ends the hold time. `walks`: the way back begins, which has a limit. Answers whether it was
+    /// listed, and the finding that spoke of it; `None` when it had been released before.
+    pub(super) fn release(&self, walks: bool) -> Option<(bool, Option<Ended>)> {
         let now = Moment::now();
         let mut live = self.live.lock();
         if live.phase != Phase::Held {
@@ -358,39 +422,25 @@ impl Cell {
         }
         live.phase = Phase::Returning;
         live.released_at = Some(now);
-        let last_use = live.last_used_at.unwrap_or(self.acquired_at);
-        Some(Released {
-            held_for: now.since(self.acquired_at),
-            after_last_use: now.since(last_use),
-            last_used_by: live.last_used_by,
-            last_sql: live.last_sql.clone(),
-            finding: live.claimed,
-            now,
-        })
-    }
-
-    /// True once: the record ends.
-    pub(super) fn finish(&self) -> bool {
-        !std::mem::replace(&mut self.live.lock().done, true)
-    }
-
-    pub(super) fn phase(&self) -> Phase {
-        self.live.lock().phase
-    }
-
-    pub(super) fn site(&self) -> (HolderKind, Option<CallSite>, Option<&'static str>) {
-        (self.kind, self.acquired_by, self.policy.label)
+        live.walk = walks.then_some(Walk::new(now));
+        let ended = live.claimed.map(|finding| live.ended(finding));
+        Some((live.listed, ended))
     }
 }
 
-/// What the totals need of a checkout that was released.
-pub(super) struct Released {
+/// What is left of a checkout that is over.
+pub(super) struct Finished {
+    pub(super) kind: HolderKind,
+    pub(super) label: Option<&'static str>,
+    pub(super) acquired_by: Option<CallSite>,
     pub(super) held_for: Duration,
     pub(super) after_last_use: Duration,
     pub(super) last_used_by: Option<CallSite>,
     pub(super) last_sql: Option<Arc<SqlText>>,
-    pub(super) finding: Option<u64>,
-    pub(super) now: Moment,
+    pub(super) released_at: Moment,
+    /// Dropped by whoever drops this, outside of the cell's lock.
+    _scope: Option<Scope>,
+    _stack: Option<Stack>,
 }
 
 impl Live {
@@ -398,5 +448,15 @@ impl Live {
         self.doing = doing;
         self.own = None;
         self.since = now;
+    }
+
+    fn ended(&self, finding: u64) -> Ended {
+        let until = self.released_at.unwrap_or_else(Moment::now);
+        Ended {
+            finding,
+            holder: HolderId(self.id),
+            held_for: until.since(self.acquired_at),
+            cut: self.cut,
+        }
     }
 }

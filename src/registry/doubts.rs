@@ -32,6 +32,11 @@ pub(crate) struct Doubts {
 }
 
 impl Doubts {
+    /// Every use was seen to end well: the server need not be asked, and nothing is on its way.
+    pub(crate) fn is_certain(&self) -> bool {
+        !(self.unsure || self.cut || self.cut_prepared || self.broken)
+    }
+
     /// The raw connection was lent out.
     pub(super) fn lent(&mut self) {
         self.unsure = true;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::testimony::Testimony;
 use crate::scope::Scope;
 use crate::site::{Location, Stack, text};
 
@@ -68,16 +69,6 @@ pub enum Activity {
     },
 }
 
-impl Activity {
-    pub(crate) fn since(self) -> SystemTime {
-        match self {
-            Activity::InFlight { since }
-            | Activity::Idle { since }
-            | Activity::Unknown { since } => since,
-        }
-    }
-}
-
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -110,6 +101,43 @@ pub enum Phase {
     Returning,
     /// Given away with `leak()`: its permit never comes back.
     LeakedOnPurpose,
+}
+
+/// In what a checkout was when its request was cut: its client went away, or a timeout ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "json",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum Cut {
+    /// No statement ran on it.
+    Idle,
+    /// `BEGIN` or `SAVEPOINT`.
+    Begin,
+    /// A statement ran, or its rows had not all been read.
+    Statement,
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK`.
+    Rollback,
+    /// Lent as a raw connection: what ran there was not seen.
+    Lent,
+}
+
+impl fmt::Display for Cut {
+    /// The rest of the sentence "its request was cut …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cut::Idle => "while no statement ran",
+            Cut::Begin => "while in BEGIN",
+            Cut::Statement => "while in a statement",
+            Cut::Commit => "while in COMMIT",
+            Cut::Rollback => "while in ROLLBACK",
+            Cut::Lent => "while lent as a raw connection",
+        })
+    }
 }
 
 /// The request or job that a holder serves.
@@ -158,13 +186,18 @@ pub(crate) enum Owner {
 impl Owner {
     /// Whoever runs here.
     pub(crate) fn current(scope: Option<&Scope>) -> Self {
+        Self::of(scope, tokio::task::try_id())
+    }
+
+    /// Whoever runs here, in this task.
+    pub(super) fn of(scope: Option<&Scope>, task: Option<tokio::task::Id>) -> Self {
         thread_local! {
             static THREAD: u64 = {
                 static NEXT: AtomicU64 = AtomicU64::new(0);
                 NEXT.fetch_add(1, Ordering::Relaxed)
             };
         }
-        match (scope, tokio::task::try_id()) {
+        match (scope, task) {
             (Some(scope), _) => Owner::Scope(scope.id()),
             (None, Some(task)) => Owner::Task(task),
             // While the thread is being torn down its number is gone.
@@ -233,10 +266,14 @@ pub struct Holder {
     /// The server's name of its backend, PostgreSQL's pid or MariaDB's connection id. `None` where
     /// it was not learned: only [`PoolOptions::new`](crate::PoolOptions::new) asks for it.
     pub backend: Option<i64>,
+    /// What the server said of that backend, when it was asked and nothing was seen since.
+    pub server: Option<Testimony>,
     /// Where it is on its way.
     pub phase: Phase,
     /// The request or job it serves.
     pub scope: Option<ScopeInfo>,
+    /// In what it was when its request was cut; `None` for one whose request was not. Needs the layer.
+    pub cut: Option<Cut>,
     /// The tokio task that checked it out.
     pub task_id: Option<String>,
     /// The tracing span in which it was checked out.
@@ -252,6 +289,12 @@ pub struct Holder {
     /// Never reported for being old.
     pub unreported: bool,
 
+    /// Lent out as a raw connection: an activity is then by the server's word.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) lent: bool,
+    /// Since when nothing else was seen of it.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) seen_since: SystemTime,
     /// Rows were handed over and no more have been asked for.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) parked: bool,
@@ -294,6 +337,54 @@ impl Holder {
             Activity::Idle { .. } => true,
             Activity::InFlight { .. } => self.parked,
             Activity::Unknown { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Holder {
+    /// A young, harmless holder, to be changed by a test.
+    pub(crate) fn harmless() -> Self {
+        let since = SystemTime::UNIX_EPOCH;
+        Self {
+            id: HolderId(1),
+            pool: "orders".into(),
+            kind: HolderKind::Connection,
+            label: None,
+            acquired_at: since,
+            held_for: Duration::ZERO,
+            waited_for: Duration::ZERO,
+            acquired_by: Some(Location::new("src/repo.rs", 88, 31)),
+            stack: None,
+            last_used_at: None,
+            last_used_by: None,
+            last_sql: None,
+            uses: 0,
+            activity: Activity::Idle { since },
+            activity_for: Duration::ZERO,
+            in_transaction: false,
+            backend: None,
+            server: None,
+            phase: Phase::Held,
+            scope: None,
+            cut: None,
+            task_id: None,
+            span: None,
+            overdue: false,
+            threshold: Duration::from_secs(10),
+            unreported: false,
+            lent: false,
+            seen_since: since,
+            parked: false,
+            rows: 0,
+            running_for: Duration::ZERO,
+            activity_running_for: Duration::ZERO,
+            pool_id: 1,
+            idle_limit: None,
+            scope_ended_for: None,
+            grace: Duration::from_secs(1),
+            owner: None,
+            polled_ago: None,
         }
     }
 }

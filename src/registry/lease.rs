@@ -6,84 +6,92 @@
 use std::sync::Arc;
 
 use super::cell::{Begun, Cell};
-use super::holder::Phase;
+use super::slots::{Place, Slots};
 use super::{HolderId, Registry};
 use crate::clock::Moment;
 use crate::sync::atomic::Ordering;
 
 /// Keeps a holder registered. Its drop ends the record.
 ///
-/// `held` and `returning` of the pool count leases, by phase: a lease counts in exactly one of
-/// them until it ends.
+/// The pool counts leases, held and returning: a lease counts as exactly one of them until it ends.
 #[must_use]
 pub(crate) struct Lease {
-    registry: Arc<Registry>,
-    cell: Arc<Cell>,
-    listed: bool,
+    slots: Arc<Slots>,
+    place: Place,
+    /// Given away with its permit: the record stays for good.
+    leaked: bool,
 }
 
 impl Registry {
     /// Registers one checkout. With `listed` false it counts, but is not shown: detail `off`.
     ///
     /// # Cost
-    /// Two allocations and one lock of a shard. No symbol is resolved here; reports do that.
-    pub(crate) fn lease(self: &Arc<Self>, begun: Begun, listed: bool) -> Lease {
-        begun.pool.held.fetch_add(1, Ordering::AcqRel);
-        let cell = Arc::new(Cell::new(self.new_id(), Moment::now(), begun));
-        if listed {
-            self.holders.insert(cell.id, Arc::clone(&cell));
-        } else {
-            cell.pool.unlisted.fetch_add(1, Ordering::AcqRel);
+    /// Four atomic operations and one clock read; nothing is allocated after the first use of a
+    /// cell. No symbol is resolved here; reports do that.
+    pub(crate) fn lease(&self, slots: Arc<Slots>, begun: Begun, listed: bool) -> Lease {
+        let place = slots.take();
+        slots
+            .cell(&place)
+            .begin(self.new_id(), Moment::now(), begun, listed);
+        let pool = slots.record();
+        if !listed {
+            pool.unlisted.fetch_add(1, Ordering::AcqRel);
         }
+        pool.counts.take();
         Lease {
-            registry: Arc::clone(self),
-            cell,
-            listed,
+            slots,
+            place,
+            leaked: false,
         }
     }
 }
 
 impl Lease {
     pub(crate) fn cell(&self) -> &Arc<Cell> {
-        &self.cell
+        self.slots.cell(&self.place)
     }
 
     pub(crate) fn id(&self) -> HolderId {
-        HolderId(self.cell.id)
+        self.cell().id()
     }
 
-    /// Ends the hold time: the connection is on its way back. Later calls do nothing.
-    pub(crate) fn release(&self) {
-        let Some(released) = self.cell.release() else {
+    /// Ends the hold time: the connection is on its way back. Later calls do nothing. `walks`: the
+    /// return has a limit, which the watchdog keeps.
+    pub(crate) fn release(&self, walks: bool) {
+        let Some((listed, ended)) = self.cell().release(walks) else {
             return;
         };
-        let pool = &self.cell.pool;
-        pool.returning.fetch_add(1, Ordering::AcqRel);
-        pool.held.fetch_sub(1, Ordering::AcqRel);
-        if !self.listed {
+        let pool = self.slots.record();
+        pool.counts.release();
+        if !listed {
             pool.unlisted.fetch_sub(1, Ordering::AcqRel);
         }
-        if let Some(finding) = released.finding {
-            self.registry.ended.lock().push(self.cell.ended(finding));
+        if let Some(ended) = ended
+            && let Some(registry) = self.slots.registry()
+        {
+            registry.ended.lock().push(ended);
         }
-        self.registry.totals.add(&self.cell, released);
     }
 
     /// The permit never comes back, on purpose: the holder stays listed, and counts as held.
-    pub(crate) fn leak(&self) {
-        self.cell.set_phase(Phase::LeakedOnPurpose);
+    pub(crate) fn leak(&mut self) {
+        self.leaked = true;
+        self.cell().leak();
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.cell.phase() == Phase::LeakedOnPurpose {
+        if self.leaked {
             return;
         }
-        self.release();
-        if self.cell.finish() {
-            self.registry.holders.remove(&self.cell.id);
-            self.cell.pool.returning.fetch_sub(1, Ordering::AcqRel);
+        self.release(false);
+        if let Some(finished) = self.cell().finish() {
+            if let Some(registry) = self.slots.registry() {
+                registry.totals.add(self.slots.record(), finished);
+            }
+            self.slots.give_back(&self.place);
+            self.slots.record().counts.end();
         }
     }
 }

@@ -5,10 +5,9 @@
 //! what sqlx knows comes in through [`Gauges`].
 //!
 //! # Lock rules
-//! - A shard of a `DashMap` and a cell's `live` lock are never held together: the map is left
-//!   first. A lock is never held over a call into the user's code, an allocation of unbounded
-//!   size, or the naming of a symbol.
-//! - `Registry::pools` is taken alone.
+//! - A cell's `live` lock is taken alone, and so is `Registry::pools`: lists are copied first.
+//! - A lock is never held over a call into the user's code, an allocation of unbounded size, or the
+//!   naming of a symbol.
 
 mod cell;
 mod doubts;
@@ -16,7 +15,9 @@ mod holder;
 mod lease;
 mod pool;
 mod returns;
+mod slots;
 mod snapshot;
+mod testimony;
 mod totals;
 mod waiter;
 
@@ -25,36 +26,39 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-pub(crate) use self::cell::{Begun, Cell, Cut, Ended, Ending, Use};
+pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
-pub use self::holder::{Activity, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
+pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub use self::pool::{PoolInfo, PoolStatus};
-pub(crate) use self::returns::{Done, Returning, Stuck, Word};
+pub(crate) use self::returns::{Done, Stuck, Word};
+pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
+use self::testimony::Testimonies;
+pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
+pub use self::testimony::{Blocker, ServerState, Testimony};
 pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;
 pub(crate) use self::waiter::Waiting;
+use crate::config::Unwinder;
 use crate::site::{Stacks, Statements};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Every pool, holder and waiter of one monitor.
 pub(crate) struct Registry {
-    /// Holders that are out or on their way back. A cell is listed by its lease and removed by its
-    /// end, exactly once, on any path.
-    holders: DashMap<u64, Arc<Cell>>,
     waiters: DashMap<u64, Arc<waiter::WaiterCell>>,
-    /// Weak: a record lives as long as a pool, a holder or a waiter of it.
-    pools: Mutex<Vec<Weak<PoolRecord>>>,
+    /// Weak: slots live as long as a pool or a holder of it.
+    pools: Mutex<Vec<Weak<Slots>>>,
     /// Holders that were reported and have come back since the last scan.
     ended: Mutex<Vec<Ended>>,
     /// Waiters that gave up since the last scan: what they waited for may be worth saying.
     gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
+    testimonies: Testimonies,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
     shortest: AtomicU64,
@@ -63,65 +67,73 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(unwinder: Unwinder) -> Self {
         Self {
-            holders: DashMap::new(),
             waiters: DashMap::new(),
             pools: Mutex::new(Vec::new()),
             ended: Mutex::new(Vec::new()),
             gave_up: Mutex::default(),
             totals: Totals::new(),
+            testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),
-            stacks: Stacks::new(),
+            stacks: Stacks::new(unwinder),
             statements: Statements::new(),
         }
     }
 
-    /// The record of the pool with that identity; made with `make`, which is given an id and the
-    /// names that are taken, when it is not known yet.
+    /// The slots of the pool with that identity; the record is made with `make`, which is given an id
+    /// and the names that are taken, when it is not known yet.
     pub(crate) fn watch(
-        &self,
+        self: &Arc<Self>,
         identity: usize,
         make: impl FnOnce(u64, &[String]) -> PoolRecord,
-    ) -> Arc<PoolRecord> {
+    ) -> Arc<Slots> {
         let mut pools = self.pools.lock();
         pools.retain(|pool| pool.strong_count() > 0);
         // A record keeps its sqlx pool alive, so an address in this list is never reused.
         let live: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
-        let known = live.iter().find(|pool| pool.identity() == identity);
+        let known = live
+            .iter()
+            .find(|pool| pool.record().identity() == identity);
         known.cloned().unwrap_or_else(|| {
-            let names: Vec<String> = live.iter().map(|pool| pool.name.clone()).collect();
-            let pool = Arc::new(make(self.new_id(), &names));
+            let names: Vec<String> = live.iter().map(|pool| pool.record().name.clone()).collect();
+            let record = make(self.new_id(), &names);
+            let pool = Arc::new(Slots::new(record, &Arc::downgrade(self)));
             pools.push(Arc::downgrade(&pool));
             pool
         })
     }
 
-    pub(crate) fn pools(&self) -> Vec<Arc<PoolRecord>> {
+    pub(crate) fn slots(&self) -> Vec<Arc<Slots>> {
         self.pools.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn pools(&self) -> Vec<Arc<PoolRecord>> {
+        let slots = self.slots();
+        slots
+            .iter()
+            .map(|slots| Arc::clone(slots.record()))
+            .collect()
+    }
+
+    /// Every cell that may be out.
+    fn cells(&self) -> impl Iterator<Item = Arc<Cell>> {
+        self.slots().into_iter().flat_map(|slots| slots.cells())
     }
 
     /// Whether there is anything that could become overdue.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.holders.is_empty()
-            && self.waiters.is_empty()
+        self.waiters.is_empty()
             && self.ended.lock().is_empty()
             && self.gave_up.lock().is_empty()
+            && self.slots().iter().all(|slots| slots.record().is_quiet())
     }
 
-    /// What the checkouts of a scope are doing, which is being cut.
+    /// Marks the checkouts of a scope that is being cut, and answers in what each of them is.
     #[cfg(feature = "tower")]
     pub(crate) fn cuts(&self, scope: u64) -> Vec<Cut> {
-        let of_scope = |cell: &Cell| cell.scope.as_ref().is_some_and(|own| own.id() == scope);
-        // The cells first: a shard is not held while a cell is locked.
-        let cells: Vec<Arc<Cell>> = self
-            .holders
-            .iter()
-            .filter(|cell| of_scope(cell))
-            .map(|cell| Arc::clone(&cell))
-            .collect();
-        cells.iter().filter_map(|cell| cell.cut()).collect()
+        self.cells().filter_map(|cell| cell.cut(scope)).collect()
     }
 
     pub(crate) fn take_ended(&self) -> Vec<Ended> {
@@ -146,15 +158,15 @@ impl Registry {
     ///
     /// A holder that ended in the meantime is handed to [`Registry::take_ended`] at once.
     pub(crate) fn claim(&self, holder: HolderId, finding: u64) {
-        let cell = self.holders.get(&holder.0).map(|cell| Arc::clone(&cell));
-        let ended = match cell {
-            Some(cell) if cell.claim(finding) => return,
-            Some(cell) => cell.ended(finding),
+        let ended = match self.cells().find_map(|cell| cell.claim(holder, finding)) {
+            Some(Ok(())) => return,
+            Some(Err(ended)) => ended,
             // Since the snapshot it was released, and is back already.
             None => Ended {
                 finding,
                 holder,
                 held_for: Duration::ZERO,
+                cut: None,
             },
         };
         self.ended.lock().push(ended);

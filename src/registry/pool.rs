@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
-use super::returns::{Returns, Stuck, Word};
+use super::returns::{Returns, Word};
+use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
 use crate::sync::Mutex;
@@ -28,6 +29,9 @@ pub(crate) trait Gauges: Send + Sync {
     /// Asks the server over a connection beside the pool about the backend of a connection that does
     /// not come back, and cancels what runs there, if it may. The caller limits the time.
     fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word>;
+    /// Asks the server over a connection beside the pool what these backends do; changes nothing.
+    /// Limits its time itself.
+    fn testify(&self, question: Question) -> BoxFuture<'static, Answer>;
 }
 
 /// An attempt to connect: the server's own words when it fails.
@@ -49,13 +53,40 @@ pub(crate) struct Closing {
     pub(crate) by: CallSite,
 }
 
+/// How many are held and how many are on their way back: one word, so that a checkout that moves
+/// from the one to the other is never seen in both or in neither.
+#[derive(Default)]
+pub(super) struct Counts(AtomicU64);
+
+impl Counts {
+    const HELD: u64 = 1 << 32;
+
+    pub(super) fn take(&self) {
+        self.0.fetch_add(Self::HELD, Ordering::AcqRel);
+    }
+
+    pub(super) fn release(&self) {
+        // One more on its way, one less held.
+        self.0.fetch_sub(Self::HELD - 1, Ordering::AcqRel);
+    }
+
+    pub(super) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Held, returning.
+    pub(super) fn read(&self) -> (u32, u32) {
+        let both = self.0.load(Ordering::Acquire);
+        ((both >> 32) as u32, both as u32)
+    }
+}
+
 /// Counters and facts of one pool, shared by all its handles, holders and waiters.
 pub(crate) struct PoolRecord {
     pub(crate) id: u64,
     pub(crate) name: String,
     gauges: Box<dyn Gauges>,
-    pub(super) held: AtomicU32,
-    pub(super) returning: AtomicU32,
+    pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
@@ -65,6 +96,9 @@ pub(crate) struct PoolRecord {
     unprepared: AtomicBool,
     /// How many of the most connections are there for a while only.
     overflow: AtomicU32,
+    /// How many are being closed because there are too many.
+    leaving: AtomicU32,
+    learns: AtomicBool,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -114,13 +148,14 @@ impl PoolRecord {
             id,
             name: text::escape_text(name, 100).into_owned(),
             gauges,
-            held: AtomicU32::new(0),
-            returning: AtomicU32::new(0),
+            counts: Counts::default(),
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             unprepared: AtomicBool::new(false),
             overflow: AtomicU32::new(0),
+            leaving: AtomicU32::new(0),
+            learns: AtomicBool::new(false),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -130,6 +165,15 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    /// Hooks learn which backend a connection has when it is acquired.
+    pub(crate) fn set_learns(&self) {
+        self.learns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unprepared(&self) {
@@ -224,12 +268,24 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
-    /// Whether there are more connections than stay, and nobody waits for one.
-    pub(crate) fn overflows(&self) -> bool {
+    /// Whether one of the connections is closed when it comes back: there are more than stay, and
+    /// nobody waits. If so, [`left`](Self::left) says that it is done.
+    pub(crate) fn leaves(&self) -> bool {
         let extra = self.overflow();
-        extra > 0
-            && self.gauges.size() > self.gauges.max().saturating_sub(extra)
-            && self.waiting.load(Ordering::Acquire) == 0
+        if extra == 0 || self.waiting.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let leaving = self.leaving.fetch_add(1, Ordering::AcqRel);
+        let stays = self.gauges.max().saturating_sub(extra);
+        let is_one = self.gauges.size().saturating_sub(leaving) > stays;
+        if !is_one {
+            self.left();
+        }
+        is_one
+    }
+
+    pub(crate) fn left(&self) {
+        self.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
@@ -277,18 +333,34 @@ impl PoolRecord {
         self.gauges.ask(backend, false)
     }
 
-    /// Acts on returns that are beyond their limit; answers what is to be told, and when to look
-    /// again.
-    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
-        self.returns.look(now, &*self.gauges, &|| {
-            self.orphaned.fetch_add(1, Ordering::Relaxed);
-        })
+    /// Asks the server what these backends do; changes nothing.
+    pub(crate) fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {
+        self.gauges.testify(question)
+    }
+
+    /// Asks the server about the backend of a return that is stuck.
+    pub(super) fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
+        self.gauges.ask(backend, may_cancel)
+    }
+
+    /// A permit is free whose backend may run on.
+    pub(super) fn orphan(&self) {
+        self.orphaned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn max(&self) -> u32 {
+        self.gauges.max()
+    }
+
+    /// Whether nothing of it is shown, and nothing is on its way back.
+    pub(super) fn is_quiet(&self) -> bool {
+        let (held, returning) = self.counts.read();
+        held <= self.unlisted() && returning == 0
     }
 
     /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
-        let held = self.held.load(Ordering::Acquire);
-        let returning = self.returning.load(Ordering::Acquire);
+        let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
         let size = self.gauges.size();
         let idle = self.gauges.idle();

@@ -5,20 +5,17 @@
 //!
 //! There is no timer per return: the watchdog looks, also when the runtime's time is paused.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-
+use super::HolderId;
 use super::cell::Cell;
-use super::pool::Gauges;
+use super::pool::PoolRecord;
+use super::slots::Slots;
 use crate::clock::Moment;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What the server says of the backend of a connection that does not come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +48,8 @@ pub(crate) enum Done {
 /// A return that is stuck, and what was done about it. Each is told once per kind of deed.
 pub(crate) struct Stuck {
     pub(crate) cell: Arc<Cell>,
+    /// The cell may be out for another one by now.
+    pub(crate) holder: HolderId,
     pub(crate) since: Moment,
     pub(crate) done: Done,
 }
@@ -66,25 +65,30 @@ enum State {
     Aborted,
 }
 
-struct Return {
+/// A way back, as its cell keeps it: all of it under the cell's lock, nothing of it allocated.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
     since: Moment,
-    backend: Option<i64>,
-    cell: Arc<Cell>,
-    runtime: Handle,
-    task: OnceLock<AbortHandle>,
-    state: Mutex<State>,
+    state: State,
     /// sqlx has the connection: from here on a statement that runs may be the next borrower's.
-    leaving: AtomicBool,
-    /// The walk, when it waits for an answer.
-    walk: AtomicWaker,
-    told: Mutex<Option<Done>>,
+    leaving: bool,
+    told: Option<Done>,
 }
 
-/// The returns of one pool.
+impl Walk {
+    pub(super) fn new(since: Moment) -> Self {
+        Self {
+            since,
+            state: State::Walking,
+            leaving: false,
+            told: None,
+        }
+    }
+}
+
+/// What is common to the returns of one pool.
 pub(crate) struct Returns {
-    list: Mutex<HashMap<u64, Arc<Return>>>,
     limit: AtomicU64,
-    next_id: AtomicU64,
     /// When the server was last found to be unreachable: then the others need not ask.
     unreachable: Mutex<Option<Moment>>,
 }
@@ -92,9 +96,7 @@ pub(crate) struct Returns {
 impl Default for Returns {
     fn default() -> Self {
         Self {
-            list: Mutex::default(),
             limit: AtomicU64::new(nanos(Self::LIMIT)),
-            next_id: AtomicU64::new(0),
             unreachable: Mutex::default(),
         }
     }
@@ -104,43 +106,49 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Keeps a return in the list. Its drop, wherever that is, takes it out.
-pub(crate) struct Returning {
-    cell: Arc<Cell>,
-    id: u64,
-    this: Arc<Return>,
-}
-
-impl Returning {
-    /// The task that walks: what is aborted at the limit.
-    pub(crate) fn task(&self) -> impl FnOnce(AbortHandle) + use<> {
-        let this = Arc::clone(&self.this);
-        move |task| {
-            let _ = this.task.set(task);
-        }
-    }
-
+impl Cell {
     /// Before sqlx gets the connection: waits while the server is being asked, so that a cancel
     /// cannot hit the next borrower. Answers whether it was asked.
     pub(crate) async fn leave(&self) -> bool {
         std::future::poll_fn(|cx| {
-            self.this.walk.register(cx.waker());
-            let state = self.this.state.lock();
-            match *state {
-                State::Asking(_) => Poll::Pending,
-                state => {
-                    self.this.leaving.store(true, Ordering::SeqCst);
-                    Poll::Ready(state != State::Walking)
+            self.walk.register(cx.waker());
+            match &mut self.live.lock().walk {
+                Some(walk) if matches!(walk.state, State::Asking(_)) => Poll::Pending,
+                Some(walk) => {
+                    walk.leaving = true;
+                    Poll::Ready(walk.state != State::Walking)
                 }
+                None => Poll::Ready(false),
             }
         })
         .await
     }
-}
 
-impl Drop for Returning {
-    fn drop(&mut self) {
-        self.cell.pool.returns.list.lock().remove(&self.id);
+    /// Whether the way back was given up. If not, it wakes that task when it is.
+    ///
+    /// There is no handle that aborts the task: keeping one would cost each return an allocation.
+    pub(crate) fn is_given_up(&self, cx: &Context<'_>) -> bool {
+        self.walk.register(cx.waker());
+        let live = self.live.lock();
+        live.walk.is_some_and(|walk| walk.state == State::Aborted)
+    }
+
+    /// The way back that is under way, with the holder that it is of.
+    fn walking(&self) -> Option<(HolderId, Walk)> {
+        let live = self.live.lock();
+        Some((HolderId(live.id), live.walk?))
+    }
+
+    /// Changes the way back of that holder, if it is still under way.
+    fn change(&self, holder: HolderId, change: impl FnOnce(&mut Walk)) {
+        let mut live = self.live.lock();
+        if live.id == holder.0
+            && let Some(walk) = &mut live.walk
+        {
+            change(walk);
+        }
+        drop(live);
+        self.walk.wake();
     }
 }
 
@@ -162,80 +170,19 @@ impl Returns {
         Duration::from_nanos(self.limit.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.lock().is_empty()
-    }
-
-    pub(crate) fn begin(
-        &self,
-        cell: &Arc<Cell>,
-        backend: Option<i64>,
-        runtime: &Handle,
-    ) -> Returning {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let this = Arc::new(Return {
-            since: Moment::now(),
-            backend,
-            cell: Arc::clone(cell),
-            runtime: runtime.clone(),
-            task: OnceLock::new(),
-            state: Mutex::new(State::Walking),
-            leaving: AtomicBool::new(false),
-            walk: AtomicWaker::new(),
-            told: Mutex::default(),
-        });
-        self.list.lock().insert(id, Arc::clone(&this));
-        Returning {
-            cell: Arc::clone(cell),
-            id,
-            this,
-        }
-    }
-
-    /// Looks at every return: acts on those beyond their limit, answers what is to be told, and when
+    /// One return of the pool: acts on it if it is beyond its limit, answers what was done, and when
     /// to look again.
-    pub(super) fn look(
-        &self,
-        now: Moment,
-        gauges: &dyn Gauges,
-        orphan: &dyn Fn(),
-    ) -> (Vec<Stuck>, Option<Duration>) {
-        let mut stuck = Vec::new();
-        let mut next = None;
-        let limit = self.limit();
-        let list: Vec<_> = self.list.lock().values().cloned().collect();
-        let mut asking = list.iter().filter(|each| each.is_asking()).count();
-        for each in list {
-            let (done, wait) = self.step(&each, now, limit, gauges, &mut asking);
-            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
-            let Some(done) = done else {
-                continue;
-            };
-            if done == Done::Orphaned {
-                orphan();
-            }
-            if each.told.lock().replace(done) != Some(done) {
-                stuck.push(Stuck {
-                    cell: Arc::clone(&each.cell),
-                    since: each.since,
-                    done,
-                });
-            }
-        }
-        (stuck, next)
-    }
-
     fn step(
         &self,
-        each: &Arc<Return>,
+        cell: &Arc<Cell>,
+        holder: HolderId,
+        walk: Walk,
         now: Moment,
-        limit: Duration,
-        gauges: &dyn Gauges,
         asking: &mut usize,
     ) -> (Option<Done>, Duration) {
-        let age = now.since(each.since);
-        let state = *each.state.lock();
-        let word = match state {
+        let limit = self.limit();
+        let age = now.since(walk.since);
+        let word = match walk.state {
             State::Aborted => return (None, Duration::MAX),
             State::Walking if age < limit => return (None, limit - age),
             State::Kept(until) if now < until && age < Self::PATIENCE => {
@@ -245,7 +192,7 @@ impl Returns {
             State::Walking | State::Kept(_) => {
                 if *asking < Self::ASKING {
                     *asking += 1;
-                    each.ask(now, gauges);
+                    ask(cell, holder, now);
                 }
                 return (None, Self::ANSWER / 20);
             }
@@ -256,14 +203,12 @@ impl Returns {
             State::Answered(word) => word,
         };
         let kept = |done| {
-            *each.state.lock() = State::Kept(now.after(limit.max(Self::ANSWER)));
+            let until = now.after(limit.max(Self::ANSWER));
+            cell.change(holder, |walk| walk.state = State::Kept(until));
             (Some(done), limit.max(Self::ANSWER))
         };
         let gone = |done| {
-            *each.state.lock() = State::Aborted;
-            if let Some(task) = each.task.get() {
-                task.abort();
-            }
+            cell.change(holder, |walk| walk.state = State::Aborted);
             (Some(done), Duration::MAX)
         };
         match word {
@@ -284,27 +229,68 @@ impl Returns {
     }
 }
 
-impl Return {
-    fn is_asking(&self) -> bool {
-        matches!(*self.state.lock(), State::Asking(_))
-    }
-
-    fn ask(self: &Arc<Self>, now: Moment, gauges: &dyn Gauges) {
-        let mut state = self.state.lock();
-        *state = State::Asking(now);
-        let may_cancel = !self.leaving.load(Ordering::SeqCst);
-        drop(state);
-        let question = gauges.ask(self.backend, may_cancel);
-        let this = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let word = question.await;
-            let mut state = this.state.lock();
-            // Too late, when the watchdog has given it up.
-            if *state == State::Asking(now) {
-                *state = State::Answered(word);
+impl Slots {
+    /// Looks at every return: acts on those beyond their limit, answers what is to be told, and when
+    /// to look again.
+    pub(crate) fn look_at_returns(&self, now: Moment) -> (Vec<Stuck>, Option<Duration>) {
+        let pool: &PoolRecord = self.record();
+        let mut stuck = Vec::new();
+        let mut next = None;
+        if pool.counts.read().1 == 0 {
+            return (stuck, next);
+        }
+        let walks: Vec<_> = self
+            .cells()
+            .into_iter()
+            .filter_map(|cell| cell.walking().map(|(holder, walk)| (cell, holder, walk)))
+            .collect();
+        let is_asking = |walk: &Walk| matches!(walk.state, State::Asking(_));
+        let mut asking = walks.iter().filter(|(.., walk)| is_asking(walk)).count();
+        for (cell, holder, walk) in walks {
+            let (done, wait) = pool.returns.step(&cell, holder, walk, now, &mut asking);
+            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
+            let Some(done) = done else {
+                continue;
+            };
+            if done == Done::Orphaned {
+                pool.orphan();
             }
-            drop(state);
-            this.walk.wake();
-        });
+            if walk.told != Some(done) {
+                cell.change(holder, |walk| walk.told = Some(done));
+                stuck.push(Stuck {
+                    cell,
+                    holder,
+                    since: walk.since,
+                    done,
+                });
+            }
+        }
+        (stuck, next)
     }
+}
+
+/// Has the server asked about this return, unless it ended in the meantime.
+fn ask(cell: &Arc<Cell>, holder: HolderId, now: Moment) {
+    let Some(runtime) = cell.pool.runtime() else {
+        return;
+    };
+    let mut may_cancel = None;
+    cell.change(holder, |walk| {
+        walk.state = State::Asking(now);
+        may_cancel = Some(!walk.leaving);
+    });
+    let Some(may_cancel) = may_cancel else {
+        return;
+    };
+    let question = cell.pool.ask(cell.backend(), may_cancel);
+    let cell = Arc::clone(cell);
+    runtime.spawn(async move {
+        let word = question.await;
+        cell.change(holder, |walk| {
+            // Too late, when the watchdog has given it up.
+            if walk.state == State::Asking(now) {
+                walk.state = State::Answered(word);
+            }
+        });
+    });
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Closing, Holder, PoolInfo, PoolRecord, Registry, SiteTotal, Waiter};
+use super::{Closing, Holder, PoolInfo, PoolRecord, Registry, Said, SiteTotal, Waiter};
 use crate::clock::{Moment, Stops};
 use crate::config::Threshold;
 
@@ -48,18 +48,25 @@ impl Registry {
     }
 
     pub(crate) fn holders(&self, now: Moment, limits: &Limits, stops: &Stops) -> Vec<Holder> {
-        // The cells first: a shard is not held while a cell is locked.
-        let cells: Vec<_> = self
-            .holders
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        let mut holders: Vec<Holder> = cells
-            .iter()
-            .map(|cell| cell.view(now, limits, stops))
+        let mut holders: Vec<Holder> = self
+            .cells()
+            .filter_map(|cell| cell.listed(now, limits, stops))
             .collect();
         holders.sort_by_key(|holder| (holder.acquired_at, holder.id));
+        self.testimonies.join(&mut holders, now);
         holders
+    }
+
+    /// Joins what the servers have said since these copies were made.
+    pub(crate) fn join_testimonies(&self, holders: &mut [Holder], now: Moment) {
+        self.testimonies.join(holders, now);
+    }
+
+    /// Keeps what a server said of the holders of one pool, who were so when it was asked.
+    pub(crate) fn keep_testimonies(&self, said: Vec<Said>, asked: &[Holder], asked_at: Moment) {
+        // Neither limits nor stops decide what was seen of a holder.
+        let after = self.holders(Moment::now(), &Limits::default(), &Stops::default());
+        self.testimonies.keep(said, asked, &after, asked_at);
     }
 
     pub(crate) fn waiters(&self, now: Moment) -> Vec<Waiter> {

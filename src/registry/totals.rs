@@ -9,7 +9,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::HolderKind;
-use super::cell::{Cell, Released};
+use super::cell::Finished;
+use super::pool::PoolRecord;
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, SqlText, text};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -98,20 +99,19 @@ impl Totals {
         }
     }
 
-    pub(super) fn add(&self, cell: &Cell, released: Released) {
-        let (kind, acquired_by, label) = cell.site();
-        let sql = released.last_sql.filter(|_| acquired_by.is_none());
+    pub(super) fn add(&self, pool: &PoolRecord, finished: Finished) {
+        let sql = (finished.last_sql.as_ref()).filter(|_| finished.acquired_by.is_none());
         let key = Key {
-            pool: cell.pool.id,
-            kind,
-            label,
-            acquired_by,
-            last_used_by: released.last_used_by,
-            sql: sql.as_ref().map(|sql| Arc::as_ptr(sql).addr()),
+            pool: pool.id,
+            kind: finished.kind,
+            label: finished.label,
+            acquired_by: finished.acquired_by,
+            last_used_by: finished.last_used_by,
+            sql: sql.map(|sql| Arc::as_ptr(sql).addr()),
         };
-        let number = slice_number(released.now);
+        let number = slice_number(finished.released_at);
         if let Some(mut entry) = self.entries.get_mut(&key) {
-            entry.add(number, released.held_for, released.after_last_use);
+            entry.add(number, finished.held_for, finished.after_last_use);
             return;
         }
         if self.entries.len() >= Self::KEPT {
@@ -124,11 +124,11 @@ impl Totals {
         self.entries
             .entry(key)
             .or_insert_with(|| Entry {
-                pool: cell.pool.name.clone(),
-                sql,
+                pool: pool.name.clone(),
+                sql: sql.cloned(),
                 slices: [Slice::default(); SLICES],
             })
-            .add(number, released.held_for, released.after_last_use);
+            .add(number, finished.held_for, finished.after_last_use);
     }
 
     /// The sites of the last minute, most connection time first.

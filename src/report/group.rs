@@ -84,6 +84,10 @@ impl Group {
         routes.truncate(3);
         let remedy = match (kind, holders.first()) {
             (Some(_), Some(oldest)) => crate::judge::remedy(oldest, waiters),
+            // It need not be old: whoever waits, waits for its like.
+            (None, Some(oldest)) if oldest.waits_for_its_owner() => {
+                crate::judge::waits_itself(oldest, waiters)
+            }
             _ => None,
         };
         let count = holders.len();

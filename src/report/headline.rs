@@ -17,8 +17,10 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
     let held = span(oldest.held_for);
     let idle = span(oldest.activity_for);
     let what = match kind {
-        Kind::IdleInTransaction => format!("idle in transaction {idle}, held {held}"),
-        Kind::HeldTooLong => format!("held {held}, {}", doing(oldest)),
+        Kind::IdleInTransaction => {
+            format!("idle in transaction {idle}, held {held}{}", by_word(oldest))
+        }
+        Kind::HeldTooLong => format!("held {held}, {}{}", doing(oldest), by_word(oldest)),
         Kind::OutlivedRequest => format!("held {held}, outlived its request"),
         Kind::ReturnedLate => format!("returned late, after {held}"),
         Kind::CloseBlocked if count > 1 => {
@@ -46,7 +48,23 @@ pub(crate) fn headline(kind: Kind, pool: &str, oldest: &Holder, count: u64) -> S
     if let Some(scope) = &oldest.scope {
         line += &format!(", serving {}", scope.route);
     }
+    if let Some(cut) = oldest.cut {
+        line += &format!(", its request was cut {cut}");
+    }
     line
+}
+
+/// What the server says, and who is in the way.
+fn by_word(holder: &Holder) -> String {
+    let Some(words) = holder.server_says() else {
+        return String::new();
+    };
+    let blockers = holder.server.iter().flat_map(|said| &said.blocked_by);
+    let blocked: Vec<String> = blockers.take(1).map(ToString::to_string).collect();
+    match blocked.first() {
+        Some(blocker) => format!(" ({words}; blocked by {blocker})"),
+        None => format!(" ({words})"),
+    }
 }
 
 /// What is known of the connection, in words.

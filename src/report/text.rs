@@ -14,6 +14,7 @@ use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, 
 use crate::site::{Location, Stack};
 
 const SITES: usize = 3;
+const BLOCKERS: usize = 3;
 
 /// `leaktrace: pool "orders" 10/10 out, 23 waiting (oldest 4.2 s)`.
 pub(crate) fn status_line(pool: &str, status: &PoolStatus, waiters: &[Waiter]) -> String {
@@ -71,15 +72,35 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
     }
     let sql = oldest.last_sql.as_deref().unwrap_or_default();
     match &oldest.last_used_by {
-        Some(site) if sql.is_empty() && matches!(oldest.activity, Activity::Unknown { .. }) => {
-            row("last used", format!("{site}   lent as a raw connection"));
-        }
-        Some(site) => row(
+        Some(site) if sql.is_empty() && oldest.lent => row(
             "last used",
-            format!("{site}   {sql}").trim_end().to_string(),
+            format!("{site}   lent as a raw connection{}", said(oldest)),
         ),
-        None if !sql.is_empty() => row("last used", sql.to_string()),
+        Some(site) => {
+            let place = format!("{site}   {sql}");
+            row("last used", format!("{}{}", place.trim_end(), said(oldest)));
+        }
+        None if !sql.is_empty() => row("last used", format!("{sql}{}", said(oldest))),
+        None if oldest.server.is_some() => {
+            row("last used", format!("never{}", said(oldest)));
+        }
         None => {}
+    }
+    if let Some(server) = &oldest.server {
+        if let Some(sql) = server.sql.as_deref().filter(|_| oldest.lent) {
+            row("its SQL", format!("{sql}   by the server's word"));
+        }
+        for blocker in server.blocked_by.iter().take(BLOCKERS) {
+            row("blocked by", blocker.to_string());
+        }
+        if let Some(left) = server
+            .blocked_by
+            .len()
+            .checked_sub(BLOCKERS)
+            .filter(|n| *n > 0)
+        {
+            row("blocked by", format!("{left} more"));
+        }
     }
     let serving = serving(group, oldest);
     if !serving.is_empty() {
@@ -95,6 +116,19 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
         row("likely", remedy.clone());
     }
     text
+}
+
+/// What the server says of it, in brackets.
+fn said(oldest: &Holder) -> String {
+    let Some(words) = oldest.server_says() else {
+        return String::new();
+    };
+    let server = oldest.server.as_ref();
+    let waits = server.and_then(|said| said.waits_for.as_deref());
+    match waits {
+        Some(waits) => format!("   ({words}, waits for {waits})"),
+        None => format!("   ({words})"),
+    }
 }
 
 fn state(kind: Option<Kind>, oldest: &Holder) -> String {
@@ -154,7 +188,10 @@ fn serving(group: &Group, oldest: &Holder) -> String {
         let eg = if requests > 1 { ", e.g." } else { "   request" };
         let _ = write!(text, "{eg} {id}");
     }
-    if let Some(ago) = oldest
+    if let Some(cut) = oldest.cut {
+        // Whoever polls it now is another task.
+        let _ = write!(text, "; cut {cut}");
+    } else if let Some(ago) = oldest
         .polled_ago
         .filter(|_| group.kind != Some(Kind::ReturnedLate))
     {
@@ -188,8 +225,12 @@ fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
             )
         })
         .collect();
-    (!sites.is_empty())
-        .then(|| format!("  last minute, by connection time: {}\n", sites.join(" · ")))
+    (!sites.is_empty()).then(|| {
+        format!(
+            "  last minute, by connection time, overdue or not: {}\n",
+            sites.join(" · ")
+        )
+    })
 }
 
 fn foot(pool: &PoolInfo) -> Option<String> {
@@ -271,7 +312,11 @@ impl Finding {
             text += &block(&group, wait_for_names);
         }
         text += &totals(self.pool_id, &self.totals).unwrap_or_default();
-        let _ = write!(text, "  next: docs/findings/{}.md", self.kind);
+        let (kind, meaning) = (self.kind, self.kind.explain());
+        let _ = write!(
+            text,
+            "  next: docs/findings/{kind}.md of leaktrace. {meaning}"
+        );
         text
     }
 

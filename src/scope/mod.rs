@@ -8,11 +8,13 @@ mod counts;
 mod current;
 mod polls;
 mod run;
+mod runs;
 
 pub(crate) use counts::Counters;
 pub use counts::RequestCounts;
 pub(crate) use current::OnUnwind;
 pub use run::Scoped;
+pub(crate) use runs::inside_a_poll;
 
 use polls::Polls;
 

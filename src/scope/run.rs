@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::runs::Run;
 use super::{OnUnwind, Outcome, Scope};
 
 pin_project! {
@@ -21,6 +22,8 @@ pin_project! {
         inner: Option<F>,
         scope: Scope,
         ends_scope: bool,
+        // Listed from the first poll to the drop.
+        run: Option<Run>,
     }
 
     impl<F> PinnedDrop for Scoped<F> {
@@ -48,7 +51,8 @@ impl Scope {
     /// Exactly that of `future`.
     ///
     /// # Cost
-    /// For each poll one clock read and six atomic operations; nothing is allocated.
+    /// For each poll one clock read and six atomic operations; nothing is allocated. The first poll and
+    /// the drop each lock a shard of a process-wide list for a moment.
     ///
     /// # Examples
     /// ```
@@ -67,6 +71,7 @@ impl Scope {
             inner: Some(future),
             scope: self.clone(),
             ends_scope: self.claim(),
+            run: None,
         }
     }
 }
@@ -77,6 +82,7 @@ impl<F: Future> Future for Scoped<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (scope, ends_scope) = (&*this.scope, *this.ends_scope);
+        this.run.get_or_insert_with(|| Run::of(scope));
         let Some(inner) = this.inner.as_pin_mut() else {
             return Poll::Pending;
         };

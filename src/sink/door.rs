@@ -4,13 +4,16 @@
 //! what it lets through, and closes a finding when its holders are back. Pure: it is given the time.
 //! Not responsible for output.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod news;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use super::minute::{Limited, Minute};
 use crate::clock::Moment;
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge::{Claim, remedy};
-use crate::registry::{Ended, Holder, HolderId, PoolInfo, PoolStatus, Snapshot};
+use crate::registry::{Cut, Ended, Holder, HolderId, PoolInfo, PoolStatus, Snapshot};
 use crate::report::{GroupKey, headline};
 
 /// What was let through.
@@ -20,15 +23,6 @@ pub(crate) struct Shown {
     /// The holders that a finding now speaks of.
     pub(crate) claimed: Vec<(HolderId, FindingId)>,
     /// After how much time something held back may be said.
-    pub(crate) next: Option<Duration>,
-}
-
-/// What the limit by minute keeps back.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Limited {
-    /// How many groups, when it is time to say so.
-    pub(crate) groups: Option<usize>,
-    /// After how much time that may be said.
     pub(crate) next: Option<Duration>,
 }
 
@@ -45,6 +39,8 @@ struct Open {
     out: HashSet<HolderId>,
     count: u64,
     longest: Duration,
+    /// In what one of them was when its request was cut.
+    cut: Option<Cut>,
 }
 
 pub(crate) struct Door {
@@ -54,13 +50,8 @@ pub(crate) struct Door {
     open: HashMap<FindingId, Open>,
     /// When each group last spoke. Pruned when it grows past [`Door::GROUPS`].
     spoke: HashMap<(GroupKey, Kind), Moment>,
-    /// When findings were let through, for the limit by minute.
-    recent: VecDeque<Moment>,
-    /// How many groups the last scan kept back because of the limit by minute, since when there are
-    /// any, and when that was last said.
-    left_out: usize,
-    limited_since: Option<Moment>,
-    limit_said: Option<Moment>,
+    /// The limit by minute.
+    minute: Minute,
     /// How often something happened that was not said, since its group last spoke.
     unsaid: HashMap<(GroupKey, Kind), u64>,
     /// Calls of `close()` that were spoken of, with the time of the call.
@@ -69,10 +60,7 @@ pub(crate) struct Door {
 
 impl Door {
     /// The most reports a minute; further ones become a count.
-    pub(crate) const A_MINUTE: usize = 20;
-    /// Groups that become overdue within this time are counted together.
-    const TOGETHER: Duration = Duration::from_secs(1);
-    const MINUTE: Duration = Duration::from_secs(60);
+    pub(crate) const A_MINUTE: usize = Minute::REPORTS;
     const GROUPS: usize = 1000;
 
     pub(crate) fn new() -> Self {
@@ -81,10 +69,7 @@ impl Door {
             told: HashMap::new(),
             open: HashMap::new(),
             spoke: HashMap::new(),
-            recent: VecDeque::new(),
-            left_out: 0,
-            limited_since: None,
-            limit_said: None,
+            minute: Minute::default(),
             unsaid: HashMap::new(),
             closings: HashMap::new(),
         }
@@ -104,7 +89,7 @@ impl Door {
         now: Moment,
     ) -> Shown {
         let mut shown = Shown::default();
-        self.left_out = 0;
+        self.minute.begin();
         let holders: HashMap<HolderId, &Holder> = snapshot
             .holders
             .iter()
@@ -164,10 +149,9 @@ impl Door {
                 return;
             }
         }
-        if !self.has_room(now) {
-            self.left_out += 1;
-            let first = self.recent.front().map_or(now, |first| *first);
-            wake(shown, Self::MINUTE.saturating_sub(now.since(first)));
+        if !self.minute.has_room(now) {
+            self.minute.leave_out();
+            wake(shown, self.minute.room_in(now));
             return;
         }
         let spoken_before: HashSet<FindingId> = fresh
@@ -186,6 +170,7 @@ impl Door {
             out: HashSet::new(),
             count: 0,
             longest: oldest.held_for,
+            cut: None,
         });
         for (claim, _) in &fresh {
             let milestone = claim.milestone;
@@ -233,6 +218,7 @@ impl Door {
             };
             open.out.remove(&ended.holder);
             open.longest = open.longest.max(ended.held_for);
+            open.cut = open.cut.or(ended.cut);
             if !open.out.is_empty() {
                 continue;
             }
@@ -241,6 +227,7 @@ impl Door {
             };
             let mut holder = open.sample;
             holder.held_for = open.longest;
+            holder.cut = holder.cut.or(open.cut);
             let kind = Kind::ReturnedLate;
             let pool = pool_of(snapshot, &holder);
             let headline = headline(kind, &pool.name, &holder, open.count);
@@ -308,7 +295,7 @@ impl Door {
     ) -> Option<(FindingId, u64)> {
         let key = (GroupKey::of(holder), kind);
         let spoke = self.spoke.get(&key);
-        if spoke.is_some_and(|spoke| now.since(*spoke) < interval) || !self.has_room(now) {
+        if spoke.is_some_and(|spoke| now.since(*spoke) < interval) || !self.minute.has_room(now) {
             if self.unsaid.len() < Self::GROUPS || self.unsaid.contains_key(&key) {
                 *self.unsaid.entry(key).or_default() += 1;
             }
@@ -326,45 +313,23 @@ impl Door {
         id
     }
 
-    fn has_room(&mut self, now: Moment) -> bool {
-        while self
-            .recent
-            .front()
-            .is_some_and(|first| now.since(*first) >= Self::MINUTE)
-        {
-            self.recent.pop_front();
+    /// Whether the limit by minute lets something through that is made elsewhere. What is worth more
+    /// than the limit (`at_any_rate`) is counted and let through.
+    pub(crate) fn admits(&mut self, at_any_rate: bool, now: Moment) -> bool {
+        let admitted = self.minute.has_room(now) || at_any_rate;
+        if admitted {
+            self.minute.count(now);
         }
-        self.recent.len() < Self::A_MINUTE
+        admitted
     }
 
-    /// How many groups the limit by minute keeps back now: said once a minute, and not before
-    /// those that come together have come.
+    /// How many groups the limit by minute keeps back now.
     pub(crate) fn limited(&mut self, now: Moment) -> Limited {
-        if self.left_out == 0 {
-            self.limited_since = None;
-            return Limited::default();
-        }
-        let since = *self.limited_since.get_or_insert(now);
-        let due = self
-            .limit_said
-            .map_or(since, |said| said.after(Self::MINUTE))
-            .max(since)
-            .after(Self::TOGETHER);
-        if due > now {
-            return Limited {
-                groups: None,
-                next: Some(due.since(now)),
-            };
-        }
-        self.limit_said = Some(now);
-        Limited {
-            groups: Some(self.left_out),
-            next: None,
-        }
+        self.minute.limited(now)
     }
 
     fn remember(&mut self, key: (GroupKey, Kind), interval: Duration, now: Moment) {
-        self.recent.push_back(now);
+        self.minute.count(now);
         if self.spoke.len() >= Self::GROUPS {
             self.spoke.retain(|_, spoke| now.since(*spoke) < interval);
         }

@@ -1,19 +1,20 @@
 //! One exhaustion of one pool, from its first sign to its end.
 //!
-//! Responsible for saying each phase once an episode, and one line when it is over. Pure: it is given
-//! the time. Not responsible for causes.
+//! Responsible for saying each phase once an episode, and one line when it is over; and for saying the
+//! same of a pool that flaps once an interval, with a count of the rest. Pure: it is given the time.
+//! Not responsible for causes.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::finding::FindingId;
+use crate::finding::{CauseKind, FindingId};
 
 /// An exhaustion counts as over when nobody waited for long and nobody failed for this time.
 const OVER_AFTER: Duration = Duration::from_secs(1);
 
 /// How far an exhaustion has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// Somebody has waited for long.
     Waiting,
@@ -30,6 +31,32 @@ struct Episode {
     timeout_said: bool,
     deadlock_said: bool,
     timeouts: u64,
+    /// Something of it was let through.
+    said: bool,
+}
+
+/// What two exhaustions have in common that are the same news: pool, stage, and the cause with the
+/// largest share.
+type Class = (u64, Stage, Option<CauseKind>);
+
+/// Episodes of which nothing was said, because the same had been said a short while before.
+#[derive(Debug)]
+struct Unsaid {
+    last: FindingId,
+    since: Moment,
+    episodes: u64,
+    timeouts: u64,
+}
+
+/// How often a pool was exhausted without a word.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Repeats {
+    pub(crate) pool: u64,
+    /// That of the last of them.
+    pub(crate) finding: FindingId,
+    pub(crate) since: Moment,
+    pub(crate) episodes: u64,
+    pub(crate) timeouts: u64,
 }
 
 /// An episode that is over.
@@ -45,9 +72,18 @@ pub(crate) struct Over {
 #[derive(Debug, Default)]
 pub(crate) struct Episodes {
     open: HashMap<u64, Episode>,
+    /// When each class last spoke.
+    spoke: HashMap<Class, Moment>,
+    /// What was kept back, by pool.
+    unsaid: HashMap<u64, Unsaid>,
 }
 
 impl Episodes {
+    /// More classes than this are forgotten, when they are old: twenty for each pool of a process.
+    const CLASSES: usize = 1000;
+    /// The first of its class is worth more than the limit by minute.
+    const MINUTE: Duration = Duration::from_secs(60);
+
     /// Notes a sign of exhaustion. Answers the finding to make, if this stage was not said yet.
     ///
     /// That it is a deadlock is worth saying also when somebody is known to wait: it will not pass,
@@ -68,6 +104,7 @@ impl Episodes {
             timeout_said: false,
             deadlock_said: false,
             timeouts: 0,
+            said: false,
         });
         episode.last_sign = now;
         let said = match stage {
@@ -87,6 +124,11 @@ impl Episodes {
         (!said).then_some(episode.finding)
     }
 
+    /// Whether something was said of this pool's exhaustion.
+    pub(crate) fn has_spoken(&self, pool: u64) -> bool {
+        self.open.contains_key(&pool)
+    }
+
     /// A finding of another stage names the deadlock.
     pub(crate) fn deadlock_is_said(&mut self, pool: u64) {
         if let Some(episode) = self.open.get_mut(&pool) {
@@ -94,7 +136,59 @@ impl Episodes {
         }
     }
 
-    /// Takes out the episodes that are over.
+    /// Whether a stage that [`Episodes::sign`] found new may speak: not within the interval after the
+    /// same was said of this pool, and not beyond the limit by minute, unless it is the first of its
+    /// class in a minute. `admits` is that limit, told whether it counts.
+    pub(crate) fn speaks(
+        &mut self,
+        (pool, stage, cause): Class,
+        interval: Duration,
+        now: Moment,
+        admits: impl FnOnce(bool) -> bool,
+    ) -> bool {
+        let class = (pool, stage, cause);
+        let spoke = self.spoke.get(&class).map(|spoke| now.since(*spoke));
+        let is_first = spoke.is_none_or(|ago| ago >= Self::MINUTE);
+        if spoke.is_some_and(|ago| ago < interval) || !admits(is_first) {
+            return false;
+        }
+        if self.spoke.len() >= Self::CLASSES {
+            let kept = interval.max(Self::MINUTE);
+            self.spoke.retain(|_, spoke| now.since(*spoke) < kept);
+        }
+        self.spoke.insert(class, now);
+        if let Some(episode) = self.open.get_mut(&pool) {
+            episode.said = true;
+        }
+        true
+    }
+
+    /// Takes out the count of one pool whose episodes were kept back for an interval; else after how
+    /// much time there will be one.
+    pub(crate) fn repeats(
+        &mut self,
+        interval: Duration,
+        now: Moment,
+    ) -> (Option<Repeats>, Option<Duration>) {
+        let Some((&pool, unsaid)) = self.unsaid.iter().min_by_key(|(_, unsaid)| unsaid.since)
+        else {
+            return (None, None);
+        };
+        let waited = now.since(unsaid.since);
+        if waited < interval {
+            return (None, Some(interval - waited));
+        }
+        let repeats = self.unsaid.remove(&pool).map(|unsaid| Repeats {
+            pool,
+            finding: unsaid.last,
+            since: unsaid.since,
+            episodes: unsaid.episodes,
+            timeouts: unsaid.timeouts,
+        });
+        (repeats, None)
+    }
+
+    /// Takes out the episodes that are over. Those of which nothing was said are counted.
     pub(crate) fn over(&mut self, now: Moment) -> Vec<Over> {
         let over = |episode: &Episode| now.since(episode.last_sign) >= OVER_AFTER;
         let pools: Vec<u64> = self
@@ -107,6 +201,18 @@ impl Episodes {
             .into_iter()
             .filter_map(|pool| {
                 let episode = self.open.remove(&pool)?;
+                if !episode.said {
+                    let unsaid = self.unsaid.entry(pool).or_insert_with(|| Unsaid {
+                        last: episode.finding,
+                        since: episode.since,
+                        episodes: 0,
+                        timeouts: 0,
+                    });
+                    unsaid.last = episode.finding;
+                    unsaid.episodes += 1;
+                    unsaid.timeouts += episode.timeouts;
+                    return None;
+                }
                 Some(Over {
                     pool,
                     finding: episode.finding,
@@ -117,8 +223,29 @@ impl Episodes {
             .collect()
     }
 
+    /// What could not be said yet is counted on.
+    pub(crate) fn put_back(&mut self, repeats: Option<Repeats>) {
+        if let Some(repeats) = repeats {
+            self.unsaid.insert(
+                repeats.pool,
+                Unsaid {
+                    last: repeats.finding,
+                    since: repeats.since,
+                    episodes: repeats.episodes,
+                    timeouts: repeats.timeouts,
+                },
+            );
+        }
+    }
+
+    /// Whether a pool is exhausted now.
+    pub(crate) fn are_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether there is nothing left to be told.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.unsaid.is_empty()
     }
 }
 
@@ -128,6 +255,86 @@ mod tests {
 
     fn at(millis: u64) -> Moment {
         Moment::from_nanos(millis * 1_000_000).expect("not zero")
+    }
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn speaks(episodes: &mut Episodes, stage: Stage, time: u64) -> bool {
+        let class = (1, stage, Some(CauseKind::Saturated));
+        episodes.speaks(class, INTERVAL, at(time), |_| true)
+    }
+
+    /// An episode of one failure, from this time on and over by two seconds later. Whether it spoke,
+    /// and what was said at its end.
+    fn failure(episodes: &mut Episodes, time: u64) -> (bool, usize) {
+        let id = FindingId(time);
+        assert!(
+            episodes
+                .sign(1, Stage::TimedOut, false, at(time), || id)
+                .is_some()
+        );
+        let spoke = speaks(episodes, Stage::TimedOut, time);
+        (spoke, episodes.over(at(time + 2_000)).len())
+    }
+
+    #[test]
+    fn a_pool_that_flaps_is_reported_once_an_interval_and_the_rest_is_counted() {
+        let mut episodes = Episodes::default();
+        assert_eq!(failure(&mut episodes, 1_000), (true, 1));
+        assert_eq!(episodes.repeats(INTERVAL, at(3_000)), (None, None));
+        for round in 2..=6 {
+            assert_eq!(failure(&mut episodes, round * 5_000), (false, 0));
+        }
+        assert!(!episodes.is_empty(), "a count is to be told");
+        let left = Duration::from_secs(30);
+        assert_eq!(episodes.repeats(INTERVAL, at(40_000)), (None, Some(left)));
+        let repeats = Repeats {
+            pool: 1,
+            finding: FindingId(30_000),
+            since: at(10_000),
+            episodes: 5,
+            timeouts: 5,
+        };
+        assert_eq!(
+            episodes.repeats(INTERVAL, at(70_000)),
+            (Some(repeats), None)
+        );
+        assert!(episodes.is_empty());
+        assert_eq!(
+            failure(&mut episodes, 75_000),
+            (true, 1),
+            "an interval later"
+        );
+    }
+
+    #[test]
+    fn another_stage_cause_or_pool_is_another_class_and_speaks() {
+        let mut episodes = Episodes::default();
+        let (saturated, deadlock) = (Some(CauseKind::Saturated), Some(CauseKind::Deadlock));
+        for class in [
+            (1, Stage::Waiting, saturated),
+            (1, Stage::TimedOut, saturated),
+            (1, Stage::Waiting, deadlock),
+            (1, Stage::Waiting, None),
+            (2, Stage::Waiting, saturated),
+        ] {
+            let mut speaks = || episodes.speaks(class, INTERVAL, at(1_000), |first| first);
+            assert!(speaks(), "{class:?}");
+            assert!(!speaks(), "{class:?} again");
+        }
+    }
+
+    #[test]
+    fn the_limit_by_minute_holds_a_repetition_and_never_the_first_of_a_class() {
+        let mut episodes = Episodes::default();
+        let class = (1, Stage::TimedOut, None);
+        let mut speaks = |time| {
+            let no_interval = Duration::ZERO;
+            episodes.speaks(class, no_interval, at(time), |at_any_rate| at_any_rate)
+        };
+        assert!(speaks(1_000));
+        assert!(!speaks(30_000), "there is no room");
+        assert!(speaks(61_000), "a minute later it is news again");
     }
 
     #[test]
@@ -147,6 +354,7 @@ mod tests {
         let mut episodes = Episodes::default();
         episodes.sign(1, Stage::Waiting, false, at(1), || FindingId(1));
         episodes.sign(1, Stage::TimedOut, false, at(801), || FindingId(2));
+        assert!(speaks(&mut episodes, Stage::TimedOut, 801));
         assert_eq!(episodes.over(at(1800)), []);
         let over = Over {
             pool: 1,

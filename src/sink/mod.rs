@@ -5,11 +5,12 @@
 
 mod door;
 mod episode;
+mod minute;
 mod reporter;
 mod voice;
 
 pub(crate) use self::door::Door;
-pub(crate) use self::episode::{Episodes, Stage};
+pub(crate) use self::episode::{Episodes, Repeats, Stage};
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::voice::Voice;
 use crate::finding::Finding;

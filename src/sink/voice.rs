@@ -124,6 +124,8 @@ fn line(finding: &Finding, body: &str) {
             event!(
                 target: "leaktrace",
                 $level,
+                // First, so that a plain log shows it right below the line, and the fields after it.
+                report = format_args!("\n{body}\n"),
                 kind = finding.kind.as_str(),
                 phase = finding.phase(),
                 id = %finding.id,
@@ -135,7 +137,6 @@ fn line(finding: &Finding, body: &str) {
                 route,
                 request_id,
                 count = finding.count,
-                report = format_args!("\n{body}"),
                 "{}", finding.headline
             )
         };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use leaktrace::{Activity, CancelCounts, Detail, PgPool, Scope};
+use leaktrace::{Activity, CancelCounts, Cut, Detail, Finding, Kind, PgPool, Phase, Scope};
 use tokio::sync::Semaphore;
 
-use crate::bench::{Bench, PATIENCE, quick};
+use crate::bench::{Bench, PATIENCE, assert_names, millis, quick};
 use crate::support::db::postgres_database;
 use crate::support::{Proxy, TestDb, eventually};
-use crate::web::{Client, ask, serve};
+use crate::web::{Client, GRACE, ask, serve};
 
 #[derive(Clone)]
 struct Context {
@@ -48,6 +48,16 @@ async fn raw(State(context): State<Context>) {
     slow.await.expect("a row");
 }
 
+/// A task takes the connection along, and its request waits for it.
+async fn spawns(State(context): State<Context>) {
+    let conn = context.pool.acquire().await.expect("free");
+    let task = tokio::spawn(async move {
+        context.gate.acquire().await.expect("open").forget();
+        drop(conn);
+    });
+    task.await.expect("no panic");
+}
+
 async fn nothing(State(context): State<Context>) {
     context.gate.acquire().await.expect("open").forget();
 }
@@ -64,7 +74,7 @@ struct Service {
 impl Service {
     async fn start() -> Option<Self> {
         let db = postgres_database().await?;
-        let bench = Bench::new(quick().detail(Detail::Backtrace));
+        let bench = Bench::new(quick().detail(Detail::Backtrace).grace(GRACE));
         let proxy = Proxy::start(&db.url);
         let pool = leaktrace::PgPoolOptions::new()
             .monitor(&bench.monitor)
@@ -82,6 +92,7 @@ impl Service {
             .route("/commits", get(commits))
             .route("/raw", get(raw))
             .route("/nothing", get(nothing))
+            .route("/spawns", get(spawns))
             .layer(bench.monitor.layer())
             .with_state(Context {
                 pool: pool.clone(),
@@ -107,6 +118,17 @@ impl Service {
                 .is_some_and(|holder| is_it(&holder.activity))
         })
         .await;
+    }
+
+    /// The first finding of this kind.
+    async fn said(&self, kind: Kind) -> Finding {
+        let is_it = |finding: &&Finding| finding.kind == kind;
+        let findings = &self.bench.findings;
+        findings
+            .wait_for(kind.as_str(), PATIENCE, |findings| {
+                findings.iter().find(is_it).cloned()
+            })
+            .await
     }
 
     async fn cut(&self, client: Client) -> CancelCounts {
@@ -209,6 +231,70 @@ async fn in_commit() {
     let counts = service.bench.monitor.cancelled();
     assert_eq!((counts.commit, total(&counts)), (1, 1));
     service.pool.acquire().await.expect("back");
+    let unknown = service.said(Kind::CommitUnknown).await;
+    assert_eq!(unknown.holders[0].cut, Some(Cut::Commit), "{unknown}");
+    assert_names(&unknown.headline, &["its request was cut while in COMMIT"]);
+}
+
+#[tokio::test]
+async fn on_its_way_back_and_in_returned_late_it_says_in_what_it_was_cut() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    service.bench.monitor.set_threshold(millis(200));
+    let client = Client::send(service.addr, "GET /statement").await;
+    let held = service.said(Kind::HeldTooLong).await;
+    assert_eq!(held.holders[0].cut, None, "not yet: {held}");
+    client.leave().await;
+    let back = service.said(Kind::ReturnedLate).await;
+    assert_eq!(back.id, held.id);
+    assert_eq!(back.holders[0].cut, Some(Cut::Statement), "{back}");
+    let words = "its request was cut while in a statement";
+    assert_names(&back.headline, &[words]);
+    assert_names(
+        &back.to_string(),
+        &["serving    GET /statement; cut while in a statement"],
+    );
+    // The server sleeps on: so does the connection, on its way back.
+    if let Some(holder) = service.bench.monitor.holders().first() {
+        assert_eq!(
+            (holder.phase, holder.cut),
+            (Phase::Returning, Some(Cut::Statement))
+        );
+    }
+    service.pool.acquire().await.expect("back");
+}
+
+#[tokio::test]
+async fn what_is_held_on_by_a_task_says_that_its_request_was_cut() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    let client = Client::send(service.addr, "GET /spawns").await;
+    service
+        .until(|activity| matches!(activity, Activity::Idle { .. }))
+        .await;
+    client.leave().await;
+    let outlived = service.said(Kind::OutlivedRequest).await;
+    assert_eq!(outlived.holders[0].cut, Some(Cut::Idle), "{outlived}");
+    assert_names(
+        &outlived.headline,
+        &["its request was cut while no statement ran"],
+    );
+    service.gate.add_permits(1);
+}
+
+#[tokio::test]
+async fn what_comes_back_late_from_a_request_that_completes_was_not_cut() {
+    let Some(service) = Service::start().await else {
+        return;
+    };
+    service.bench.monitor.set_threshold(millis(200));
+    let answer = ask(service.addr, "GET /statement").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let back = service.said(Kind::ReturnedLate).await;
+    assert_eq!(back.holders[0].cut, None, "{back}");
+    assert!(!back.to_string().contains("cut while"), "{back}");
 }
 
 #[tokio::test]

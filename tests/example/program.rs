@@ -29,8 +29,9 @@ impl Program {
             .env_remove("RUST_LOG")
             .env_remove("DB_LEAK_THRESHOLD")
             .env_remove("DB_LEAK_IDLE_IN_TRANSACTION")
-            // A busy machine may let an acquire wait: that would be another finding than those asked for.
-            .env("DB_LEAK_WAIT", "50s")
+            // A busy machine may let an acquire wait for a while: that would be another finding than those
+            // asked for.
+            .env("DB_LEAK_WAIT", "3s")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

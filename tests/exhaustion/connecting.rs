@@ -73,17 +73,14 @@ async fn a_second_exhaustion_within_the_interval_makes_no_second_attempt() {
     let proxy = Proxy::start(&db.url);
     proxy.stall();
     let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(500));
-    for round in 1..=2 {
-        assert!(pool.acquire().await.is_err());
-        assert_connecting(&bench.timed_out().await, &["no answer within 1s"]);
-        assert_eq!(
-            proxy.accepted(),
-            round + 1,
-            "each acquire one, ours one in all"
-        );
-        bench.over().await;
-        bench.findings.take();
-    }
+    assert!(pool.acquire().await.is_err());
+    assert_connecting(&bench.timed_out().await, &["no answer within 1s"]);
+    bench.over().await;
+    bench.findings.take();
+    assert!(pool.acquire().await.is_err());
+    // Each acquire opened one; ours is one in all.
+    assert_eq!(proxy.accepted(), 3);
+    assert!(bench.findings.is_empty(), "the same is not said again");
 }
 
 #[tokio::test]
@@ -187,7 +184,8 @@ async fn a_pool_that_is_merely_full_asks_nobody() {
     let Some(db) = postgres_database().await else {
         return;
     };
-    let bench = Bench::quick();
+    // The holder becomes overdue here: about that the server may be asked.
+    let bench = Bench::new(quick().witness(false));
     let proxy = Proxy::start(&db.url);
     let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(900));
     let _held = pool.acquire().await.expect("a server");

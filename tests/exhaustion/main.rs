@@ -7,6 +7,7 @@ mod support;
 mod bench;
 mod connecting;
 mod deadlock;
+mod flapping;
 mod nested;
 mod overdue;
 mod phases;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use leaktrace::{CauseKind, Detail, Kind, SqlitePool};
+use leaktrace::{CauseKind, Detail, Kind, Scope, SqlitePool};
 use sqlx::Sqlite;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -234,4 +234,77 @@ fn one_blocked_worker_of_two_is_no_stall() {
     assert_eq!(finding.runtime, None, "{finding}");
     service.gate.add_permits(1);
     service.end();
+}
+
+/// A job that blocks the only worker, while a checkout becomes overdue: what the report says of the
+/// runtime.
+fn blocked_by(job: impl FnOnce(Scope) -> tokio::task::JoinHandle<()>) -> String {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let bench = overdue();
+    let _entered = runtime.enter();
+    let (_db, held) = runtime.block_on(async {
+        let db = sqlite_database().await;
+        let pool = bench.pool::<Sqlite>(&db, 1, PATIENCE);
+        let held = pool.acquire().await.expect("free");
+        (db, held)
+    });
+    let job = job(Scope::new("nightly invoices"));
+    let finding = bench
+        .findings
+        .wait_for_blocking("overdue", PATIENCE, |findings| {
+            findings
+                .iter()
+                .find(|finding| finding.kind == Kind::HeldTooLong)
+                .cloned()
+        });
+    runtime.block_on(job).expect("no panic");
+    drop(held);
+    finding.headline
+}
+
+#[test]
+fn a_job_that_blocks_is_named_as_a_request_is() {
+    let headline = blocked_by(|scope| {
+        tokio::spawn(async move { scope.run(async { std::thread::sleep(WORK) }).await })
+    });
+    assert_names(
+        &headline,
+        &[
+            "nightly invoices has been inside one poll for",
+            "(blocking call)",
+        ],
+    );
+}
+
+#[test]
+fn a_task_that_carries_a_scope_and_blocks_is_named_too() {
+    let headline = blocked_by(|scope| {
+        tokio::spawn(async move {
+            let carried = scope.run(async { Scope::current().expect("a scope") });
+            let carried = carried.await;
+            carried.run(async { std::thread::sleep(WORK) }).await;
+        })
+    });
+    assert_names(
+        &headline,
+        &["nightly invoices has been inside one poll for"],
+    );
+}
+
+#[test]
+fn a_job_that_waits_is_not_named_when_somebody_else_blocks() {
+    let headline = blocked_by(|scope| {
+        tokio::spawn(scope.run(tokio::time::sleep(WORK)));
+        tokio::spawn(async {
+            // The other one is inside of no poll by now.
+            tokio::task::yield_now().await;
+            std::thread::sleep(WORK);
+        })
+    });
+    assert_names(&headline, &["no worker ran our probe for"]);
+    assert!(!headline.contains("nightly invoices"), "{headline}");
 }

@@ -2,12 +2,11 @@
 //! cuts at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use leaktrace::{Config, Kind};
 use sqlx::{Postgres, Sqlite};
 
-use crate::stage::{LONG, Stage, ours, ours_with};
+use crate::stage::{LONG, Stage, ours};
 use crate::support::{Db, Observer, eventually};
 
 /// Everything is back, counted exactly, and the next borrower is clean.
@@ -261,44 +260,4 @@ async fn connections_reset_under_load_leave_nothing_on_mariadb() {
         return;
     };
     reset_under_load!(sqlx::MySql, stage);
-}
-
-/// As many cycles as there is patience for; the counters must be exact at the end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_cycles_with_random_cuts_end_clean() {
-    const CYCLES: u64 = 100_000;
-    const TASKS: u64 = 8;
-    let mut stage = Stage::set(Db::Sqlite)
-        .await
-        .expect("SQLite is always there");
-    let config = Config::default().wait(Duration::from_secs(30));
-    let (pool, findings) = ours_with::<Sqlite>(&stage, 4, config).await;
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| {
-            let pool = pool.clone();
-            tokio::spawn(async move {
-                let mut random = 0x9e37_79b9_7f4a_7c15 ^ task;
-                for _ in 0..CYCLES / TASKS {
-                    random ^= random << 13;
-                    random ^= random >> 7;
-                    random ^= random << 17;
-                    let polls = usize::try_from(random % 6).unwrap_or(0) + 1;
-                    let cycle = async {
-                        let mut tx = pool.begin().await?;
-                        sqlx::query("SELECT id FROM t").fetch_all(&mut *tx).await?;
-                        tx.rollback().await
-                    };
-                    if let Some(done) = crate::stage::cut(cycle, polls).await {
-                        done.expect("an uncut cycle ends well");
-                    }
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("nothing panics");
-    }
-    is_whole!(pool, stage);
-    assert!(pool.size() <= 4 && pool.num_idle() <= 4);
-    assert!(findings.is_empty(), "{:?}", findings.all());
 }

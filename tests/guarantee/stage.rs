@@ -20,7 +20,6 @@ const DELAY: Duration = Duration::from_millis(3);
 
 /// A database with an empty table `t (id INT)`, and somebody who watches it.
 pub(crate) struct Stage {
-    #[expect(dead_code, reason = "held for its drop")]
     pub(crate) test: TestDb,
     pub(crate) observer: Observer,
     /// What pools connect to: through a network that is slow enough to cut in flight.
@@ -30,22 +29,25 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(db: Db) -> Option<Self> {
+        let mut stage = Self::set_near(db).await?;
+        stage.proxy = db.server_url().map(|_| Proxy::start(&stage.test.url));
+        if let Some(proxy) = &stage.proxy {
+            proxy.delay(DELAY);
+            stage.url = proxy.url(&stage.test.url);
+        }
+        Some(stage)
+    }
+
+    /// Without a network in between: where many cuts count more than each of their places.
+    pub(crate) async fn set_near(db: Db) -> Option<Self> {
         let test = database(db).await?;
         let mut observer = Observer::watch(&test).await;
         observer.execute("CREATE TABLE t (id INT)").await;
-        let proxy = test.db.server_url().map(|_| Proxy::start(&test.url));
-        let url = match &proxy {
-            Some(proxy) => {
-                proxy.delay(DELAY);
-                proxy.url(&test.url)
-            }
-            None => test.url.clone(),
-        };
         Some(Self {
+            url: test.url.clone(),
             test,
             observer,
-            url,
-            proxy,
+            proxy: None,
         })
     }
 

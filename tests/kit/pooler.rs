@@ -185,7 +185,7 @@ async fn what_would_leave_a_name_is_refused_and_only_there() {
     let monitor = Monitor::new(Config::default());
     let pool = options(&monitor).connect(&url).await.expect("a pool");
     let refused = (&pool).prepare(sqlx::SqlStr::from_static("SELECT 1")).await;
-    let error = refused.err().expect("an error").to_string();
+    let error = refused.expect_err("an error").to_string();
     assert!(error.contains("prepared_statements(false)"), "{error}");
 
     let direct = PgPoolOptions::new()

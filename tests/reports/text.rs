@@ -38,7 +38,7 @@ leaktrace: pool \"orders\" 4/6 out · up TIME
   1 × held TIME, rows not read, statement open for TIME, first seen CLOCK
       acquired   by a statement on the pool itself
       last used  SELECT ? UNION SELECT ?
-  last minute, by connection time: text.rs:LINE 1 × TIME (TIME after last use)
+  last minute, by connection time, overdue or not: text.rs:LINE 1 × TIME (TIME after last use)
   raw pool handed out at tests/reports/text.rs:LINE
 ";
     assert_eq!(masked(&w.monitor.report().to_string()), expected);
@@ -63,6 +63,6 @@ leaktrace: pool \"orders\" 1/2 out · up TIME
       acquired   tests/reports/text.rs:LINE   Transaction
       last used  tests/reports/text.rs:LINE   SELECT ?
       likely     it does something after text.rs:LINE that is not this database, with the transaction open: commit before, or do it first
-  next: docs/findings/held_too_long.md";
+  next: docs/findings/held_too_long.md of leaktrace. A connection has been checked out for longer than its threshold. The line that took it is named; whoever waits for the pool waits for it.";
     assert_eq!(masked(&found.to_string()), expected);
 }

@@ -19,7 +19,7 @@ use support::Db;
 use tables::Table;
 
 macro_rules! sweep {
-    ($db:ident, $sqlx:ty, $insert:literal) => {
+    ($db:ident, $sqlx:ty, $insert:literal, $only_it_has:ident) => {
         async fn leaktrace_on_it(thorough: bool) -> Option<Table> {
             let mut stage = Stage::set(Db::$db).await?;
             // What stays stuck is given up soon: MariaDB's driver may wait for ever on a raw loan.
@@ -27,7 +27,8 @@ macro_rules! sweep {
             let (pool, findings) = ours_with_limit::<$sqlx>(&stage, 1, limit).await;
             let mut table = Table::new(Db::$db, thorough);
             operations!(pool, stage, table, $insert);
-            operations_of_ours!(pool, stage, table, $insert);
+            operations_of_ours!(pool, stage, table, $insert, $sqlx);
+            $only_it_has!(pool, stage, table, $insert);
             leaktrace::assert_no_leaks!(pool);
             let status = pool.status();
             assert_eq!(
@@ -68,19 +69,39 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 mod postgres {
     use super::*;
-    sweep!(Postgres, sqlx::Postgres, "INSERT INTO t VALUES ($1)");
+    sweep!(
+        Postgres,
+        sqlx::Postgres,
+        "INSERT INTO t VALUES ($1)",
+        operations_of_postgres
+    );
 }
 mod mysql {
     use super::*;
-    sweep!(MySql, sqlx::MySql, "INSERT INTO t VALUES (?)");
+    sweep!(
+        MySql,
+        sqlx::MySql,
+        "INSERT INTO t VALUES (?)",
+        operations_of_no_other
+    );
 }
 mod sqlite {
     use super::*;
-    sweep!(Sqlite, sqlx::Sqlite, "INSERT INTO t VALUES ($1)");
+    sweep!(
+        Sqlite,
+        sqlx::Sqlite,
+        "INSERT INTO t VALUES ($1)",
+        operations_of_no_other
+    );
 }
 mod any {
     use super::*;
-    sweep!(Any, sqlx::Any, "INSERT INTO t VALUES ($1)");
+    sweep!(
+        Any,
+        sqlx::Any,
+        "INSERT INTO t VALUES ($1)",
+        operations_of_no_other
+    );
 }
 
 /// Runs each on a thread and runtime of its own, under the name of the test, for the ledger.

@@ -28,6 +28,10 @@ macro_rules! operations {
             $pool.try_begin().await?;
             0
         });
+        cuts!($pool, $stage, $table, 0, "try_begin_with", {
+            $pool.try_begin_with("BEGIN").await?;
+            0
+        });
         cuts!($pool, $stage, $table, 0, "begin, write, drop", {
             let mut tx = $pool.begin().await?;
             insert!(&mut *tx);
@@ -151,6 +155,11 @@ macro_rules! operations {
                 .await?;
             0
         });
+        cuts!($pool, $stage, $table, 0, "describe", {
+            let sql = sqlx::SqlSafeStr::into_sql_str("SELECT id FROM t WHERE id = 2");
+            (&$pool).describe(sql).await?;
+            0
+        });
         cuts!($pool, $stage, $table, 2, "script with a transaction", {
             let script = "BEGIN; INSERT INTO t VALUES (5); INSERT INTO t VALUES (6); COMMIT";
             sqlx::raw_sql(script).execute(&$pool).await?;
@@ -166,6 +175,12 @@ macro_rules! operations {
             $pool.acquire().await?.close().await?;
             0
         });
+        cuts!($pool, $stage, $table, 0, "detach", {
+            let mut own = $pool.acquire().await?.detach();
+            own.ping().await?;
+            own.close().await?;
+            0
+        });
         cuts!($pool, $stage, $table, 0, "ping", {
             $pool.acquire().await?.ping().await?;
             0
@@ -175,7 +190,7 @@ macro_rules! operations {
 
 /// What only leaktrace has.
 macro_rules! operations_of_ours {
-    ($pool:ident, $stage:ident, $table:ident, $insert:literal) => {{
+    ($pool:ident, $stage:ident, $table:ident, $insert:literal, $sqlx:ty) => {{
         macro_rules! insert {
             ($to:expr) => {
                 sqlx::query($insert).bind(7_i32).execute($to).await?
@@ -212,12 +227,72 @@ macro_rules! operations_of_ours {
             insert!(&mut *tx);
             0
         });
+        let url = $stage.url.clone();
+        let other = || {
+            leaktrace::PoolOptions::<$sqlx>::new()
+                .monitor($pool.monitor())
+                .name("other")
+                .max_connections(1)
+                .connect_lazy(&url)
+                .expect("a pool")
+        };
+        cuts!(
+            $pool,
+            $stage,
+            $table,
+            0,
+            "close_within",
+            {
+                let other = other();
+                let mut tx = other.begin().await?;
+                insert!(&mut *tx);
+                let closed = other.close_within(std::time::Duration::from_millis(20));
+                assert!(closed.await.is_err(), "its own transaction is open");
+                0
+            },
+            after {
+                crate::support::eventually("it is gone", crate::stage::LONG, async || {
+                    let open = $stage.observer.connections().await.unwrap_or(0);
+                    (open <= 1).then_some(()).ok_or(open)
+                })
+                .await;
+            }
+        );
     }};
 }
 
-/// Cuts one operation everywhere, and enters what was found.
+/// What only PostgreSQL has.
+macro_rules! operations_of_postgres {
+    ($pool:ident, $stage:ident, $table:ident, $insert:literal) => {{
+        cuts!($pool, $stage, $table, 2, "COPY in", {
+            let mut conn = $pool.acquire().await?;
+            let mut copy = conn.copy_in_raw("COPY t FROM STDIN").await?;
+            copy.send(&b"8\n"[..]).await?;
+            copy.send(&b"9\n"[..]).await?;
+            copy.finish().await?;
+            2
+        });
+        cuts!($pool, $stage, $table, 0, "COPY out", {
+            use futures::TryStreamExt as _;
+            let mut conn = $pool.acquire().await?;
+            let mut rows = conn.copy_out_raw("COPY t TO STDOUT").await?;
+            while rows.try_next().await?.is_some() {}
+            0
+        });
+    }};
+}
+
+/// MariaDB, SQLite and `Any` have nothing that the others have not.
+macro_rules! operations_of_no_other {
+    ($($ignored:tt)*) => {};
+}
+
+/// Cuts one operation everywhere, and enters what was found. `after`: what is looked at besides.
 macro_rules! cuts {
-    ($pool:ident, $stage:ident, $table:ident, $full:expr, $name:literal, $body:block) => {{
+    ($pool:ident, $stage:ident, $table:ident, $full:expr, $name:literal, $body:block) => {
+        cuts!($pool, $stage, $table, $full, $name, $body, after {})
+    };
+    ($pool:ident, $stage:ident, $table:ident, $full:expr, $name:literal, $body:block, after $after:block) => {{
         let mut row = crate::tables::Row {
             name: $name,
             ..Default::default()
@@ -255,6 +330,7 @@ macro_rules! cuts {
                     $pool.num_idle() == 1 || $pool.size() == 0
                 })
                 .await;
+                $after
             }};
         }
         // SQLite's thread may answer before the next poll: then there is nothing to cut this time.

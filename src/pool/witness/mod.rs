@@ -6,9 +6,13 @@
 
 use std::any::Any;
 
+mod mysql;
+mod postgres;
 mod side;
+mod testify;
 
 pub(super) use self::side::ask;
+pub(super) use self::testify::testify;
 use sqlx::{Database, Error, Executor, Row, SqlSafeStr};
 
 /// Which server is at the other end; `Any` is whatever it stands in front of.
@@ -80,9 +84,14 @@ pub(super) async fn number<DB: Database>(
 pub(super) async fn is_aborted<DB: Database>(conn: &mut DB::Connection) -> Result<bool, Error> {
     match number::<DB>(conn, "SELECT 1::int8").await {
         Ok(_) => Ok(false),
-        Err(Error::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(true),
+        Err(error) if is_of_aborted(&error) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// Whether it is what PostgreSQL answers to everything in an aborted transaction.
+pub(super) fn is_of_aborted(error: &Error) -> bool {
+    matches!(error, Error::Database(error) if error.code().as_deref() == Some("25P02"))
 }
 
 /// Whether PostgreSQL has a transaction open. As plain text: asked with a prepared statement, the

@@ -4,38 +4,69 @@
 
 use std::time::Duration;
 
-use super::{Cell, Doing};
+use super::{Cell, Doing, Live};
 use crate::clock::{Moment, Stops};
 use crate::registry::holder::{Activity, Holder, HolderId, Phase, ScopeInfo};
 use crate::registry::snapshot::Limits;
 use crate::scope::Scope;
 use crate::site::{Location, text};
-use crate::sync::atomic::Ordering;
 
 impl Cell {
-    /// The copy that readers get.
+    /// The copy that readers get, of the checkout that this cell is out for now.
     pub(crate) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
-        let threshold = self
+        let live = self.live.lock().clone();
+        self.copy(&live, now, limits, stops)
+    }
+
+    /// The same of that checkout; `None` when the cell is out for another one, or free.
+    pub(crate) fn view_of(
+        &self,
+        holder: HolderId,
+        now: Moment,
+        limits: &Limits,
+        stops: &Stops,
+    ) -> Option<Holder> {
+        let live = Some(self.live.lock())
+            .filter(|live| live.id == holder.0)
+            .map(|live| live.clone())?;
+        Some(self.copy(&live, now, limits, stops))
+    }
+
+    /// The same, if it is out and shown.
+    pub(in crate::registry) fn listed(
+        &self,
+        now: Moment,
+        limits: &Limits,
+        stops: &Stops,
+    ) -> Option<Holder> {
+        let live = Some(self.live.lock())
+            .filter(|live| live.id != 0 && live.listed)
+            .map(|live| live.clone())?;
+        Some(self.copy(&live, now, limits, stops))
+    }
+
+    /// Works on a copy: nothing is formatted or allocated under the lock.
+    fn copy(&self, live: &Live, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
+        let threshold = live
             .policy
             .threshold
             .unwrap_or_else(|| limits.threshold.for_pool(self.pool.acquire_timeout()));
-        let live = self.live.lock();
         let until = live.released_at.unwrap_or(now);
-        let running_for = stops.running_between(self.acquired_at, until);
+        let running_for = stops.running_between(live.acquired_at, until);
         let since = live.since.wall();
         Holder {
-            id: HolderId(self.id),
+            id: HolderId(live.id),
             pool: self.pool.name.clone(),
-            kind: self.kind,
-            label: self
+            kind: live.kind,
+            label: live
                 .policy
                 .label
                 .map(|label| text::escape_text(label, 100).into_owned()),
-            acquired_at: self.acquired_at.wall(),
-            held_for: until.since(self.acquired_at),
-            waited_for: self.waited,
-            acquired_by: self.acquired_by.map(Location::from),
-            stack: self.stack.clone(),
+            acquired_at: live.acquired_at.wall(),
+            held_for: until.since(live.acquired_at),
+            waited_for: live.waited,
+            acquired_by: live.acquired_by.map(Location::from),
+            stack: live.stack.clone(),
             last_used_at: live.last_used_at.map(Moment::wall),
             last_used_by: live.last_used_by.map(Location::from),
             last_sql: live.last_sql.as_ref().map(|sql| sql.masked.to_string()),
@@ -47,37 +78,38 @@ impl Cell {
             },
             activity_for: until.since(live.since),
             in_transaction: live.in_transaction,
-            backend: match self.backend.load(Ordering::Relaxed) {
-                0 => None,
-                backend => Some(backend),
-            },
+            backend: self.backend(),
+            server: None,
             phase: live.phase,
-            scope: self.scope.as_ref().map(ScopeInfo::of),
-            task_id: self.task.map(|task| task.to_string()),
-            span: self.span,
+            scope: live.scope.as_ref().map(ScopeInfo::of),
+            cut: live.cut,
+            task_id: live.task.map(|task| task.to_string()),
+            span: live.span,
             overdue: live.phase == Phase::Held && running_for > threshold,
             threshold,
-            unreported: self.policy.unreported,
+            unreported: live.policy.unreported,
+            lent: live.doing == Doing::Unknown,
+            seen_since: since,
             parked: live.parked,
             rows: live.rows,
             running_for,
             activity_running_for: stops.running_between(live.since, until),
             pool_id: self.pool.id,
             idle_limit: limits.idle_in_transaction.map(|limit| limit.min(threshold)),
-            scope_ended_for: self
+            scope_ended_for: live
                 .scope
                 .as_ref()
                 .and_then(Scope::ended)
                 // Taken later, by a task that carries the scope on, it is no remainder of it.
-                .filter(|(ended, _)| *ended >= self.acquired_at)
+                .filter(|(ended, _)| *ended >= live.acquired_at)
                 .map(|(ended, _)| stops.running_between(ended, until)),
-            grace: self
+            grace: live
                 .scope
                 .as_ref()
                 .and_then(Scope::grace)
                 .unwrap_or(limits.grace),
-            owner: Some(self.owner),
-            polled_ago: self
+            owner: Some(live.owner),
+            polled_ago: live
                 .scope
                 .as_ref()
                 .and_then(|scope| match scope.in_poll_since() {

@@ -51,6 +51,7 @@ fn tell(door: &mut Door, holders: &[Holder], kind: Kind, milestone: u32, now: Mo
 
 fn ended(holder: HolderId, finding: FindingId) -> Ended {
     Ended {
+        cut: None,
         finding: finding.0,
         holder,
         held_for: SECOND * 7,
@@ -58,7 +59,7 @@ fn ended(holder: HolderId, finding: FindingId) -> Ended {
 }
 
 fn remembered(door: &Door) -> usize {
-    door.told.len() + door.open.len() + door.spoke.len() + door.recent.len() + door.closings.len()
+    door.told.len() + door.open.len() + door.spoke.len() + door.closings.len()
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn more_than_twenty_groups_a_minute_become_a_count_that_is_said_once() {
     let holders: Vec<Holder> = (0..27).map(|id| at_line(id, id as u32)).collect();
     let shown = tell(&mut door, &holders, Kind::HeldTooLong, 1, at(0));
     assert_eq!(shown.findings.len(), Door::A_MINUTE);
-    assert_eq!(shown.next, Some(Door::MINUTE), "then there is room again");
+    assert_eq!(shown.next, Some(Minute::LENGTH), "then there is room again");
     // Not before those that become overdue together are known.
     let waits = door.limited(at(0));
     assert_eq!((waits.groups, waits.next), (None, Some(SECOND)));

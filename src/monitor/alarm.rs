@@ -1,0 +1,211 @@
+//! The findings about an exhaustion, from what was seen and what can be asked.
+//!
+//! Responsible for asking the server where that tells more, with a limit, and for saying the finding
+//! on any path. Not responsible for noticing that a pool is exhausted or for when to say so: see
+//! `exhaustion`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Monitor;
+use super::witness::{NEWS, is_worth_asking};
+use crate::clock::{Moment, span, time_of_day};
+use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
+use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
+use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
+use crate::sink::{Repeats, Stage};
+
+/// A finding to be made, with all that it needs.
+pub(super) struct Alarm {
+    pub(super) id: FindingId,
+    pub(super) stage: Stage,
+    pub(super) pool: PoolInfo,
+    pub(super) snapshot: Snapshot,
+    pub(super) evidence: Evidence,
+    /// Whose acquire failed, or who gave up.
+    pub(super) failed: Option<Waiter>,
+}
+
+/// An alarm that is said on any path, also when the runtime drops the task that completes it.
+struct Unsaid {
+    monitor: Monitor,
+    alarm: Option<Alarm>,
+}
+
+impl Drop for Unsaid {
+    fn drop(&mut self) {
+        if let Some(alarm) = self.alarm.take() {
+            self.monitor.0.reporter.say(finding(alarm));
+        }
+    }
+}
+
+impl Monitor {
+    /// Makes the finding, after an attempt to connect and a question to the server where those may
+    /// tell more.
+    pub(super) fn alarm(&self, record: &Arc<PoolRecord>, alarm: Alarm) {
+        /// With the time until an exhaustion is noticed, less than a client's patience.
+        const PATIENCE: Duration = Duration::from_millis(400);
+        self.escalate();
+        let evidence = &alarm.evidence;
+        let may_tell_more = evidence.stalled.is_none();
+        let connects = may_tell_more
+            && suspects_connecting(&alarm.pool)
+            && evidence.connecting == Connecting::NotTried;
+        let of_pool = |holder: &&Holder| holder.pool_id == record.id;
+        let mut holders = alarm.snapshot.holders.iter().filter(of_pool);
+        let asks = may_tell_more && holders.any(is_worth_asking);
+        let mut unsaid = Unsaid {
+            monitor: self.clone(),
+            alarm: Some(alarm),
+        };
+        let Some(runtime) = record.runtime().filter(|_| connects || asks) else {
+            return;
+        };
+        let now = Moment::now();
+        let question = match &unsaid.alarm {
+            Some(alarm) if asks => self.question(record, &alarm.snapshot, NEWS, now),
+            _ => None,
+        };
+        if question.is_none() && !connects {
+            return;
+        }
+        // In a task of its own: the finding does not wait for all of it.
+        let question = question.map(|question| runtime.spawn(question));
+        let record = Arc::clone(record);
+        let interval = self.0.config.get_report_interval();
+        runtime.spawn(async move {
+            if let Some(question) = question {
+                let _ = tokio::time::timeout(PATIENCE, question).await;
+                if let Some(alarm) = &mut unsaid.alarm {
+                    unsaid.monitor.hear(alarm);
+                }
+            }
+            if !connects {
+                return;
+            }
+            let answer = record.attempt(interval).await;
+            if let Some(alarm) = &mut unsaid.alarm {
+                alarm.evidence.connecting = match answer {
+                    Ok(()) => Connecting::Works,
+                    Err(error) => Connecting::Fails(error),
+                };
+            }
+        });
+    }
+
+    /// Joins to an alarm what the server has said since. A deadlock that was suspected is one, or is
+    /// none, by its word.
+    fn hear(&self, alarm: &mut Alarm) {
+        let holders = &mut alarm.snapshot.holders;
+        self.0.registry.join_testimonies(holders, Moment::now());
+        if let Some(deadlock) = &mut alarm.evidence.deadlock
+            && !deadlock.is_certain
+        {
+            let stuck = stuck(&alarm.snapshot);
+            deadlock.is_certain = stuck.certain.contains(&alarm.pool.id);
+            if !deadlock.is_certain && !stuck.suspected.contains(&alarm.pool.id) {
+                alarm.evidence.deadlock = None;
+            }
+        }
+    }
+}
+
+pub(super) fn finding(alarm: Alarm) -> Finding {
+    let Alarm {
+        id,
+        stage,
+        pool,
+        snapshot,
+        evidence,
+        failed,
+    } = alarm;
+    let causes = causes(&pool, &snapshot, &evidence);
+    let headline = headline(&pool, stage, failed.as_ref(), &causes);
+    let mut waiters = snapshot.waiters;
+    waiters.retain(|waiter| waiter.pool_id == pool.id);
+    let count = waiters.len() as u64;
+    if stage == Stage::Waiting {
+        waiters.extend(failed);
+    }
+    let mut holders = snapshot.holders;
+    holders.retain(|holder| holder.pool_id == pool.id);
+    Finding {
+        severity: match stage {
+            Stage::Waiting => Severity::Warn,
+            Stage::TimedOut => Severity::Error,
+        },
+        runtime: evidence.stalled,
+        holders,
+        waiters,
+        totals: snapshot.totals,
+        causes,
+        count: count.max(1),
+        ..Finding::new(id, Kind::Exhausted, &pool, headline)
+    }
+}
+
+pub(super) fn headline(
+    pool: &PoolInfo,
+    stage: Stage,
+    failed: Option<&Waiter>,
+    causes: &[Cause],
+) -> String {
+    let mut line = format!("pool \"{}\" exhausted: ", pool.name);
+    if let Some(failed) = failed {
+        let site = failed.acquired_by.as_ref().map_or_else(
+            || "a statement on the pool".to_string(),
+            |site| format!("acquire at {site}"),
+        );
+        let end = match stage {
+            Stage::TimedOut => "failed",
+            Stage::Waiting => "gave up",
+        };
+        line += &format!("{site} {end} after {}, ", span(failed.waited_for));
+    }
+    line += &format!(
+        "{}/{} out, {} waiting",
+        pool.status.held, pool.status.max, pool.status.waiting
+    );
+    let shares: Vec<String> = causes
+        .iter()
+        .map(|cause| format!("{} {}", cause.kind, cause.share))
+        .collect();
+    if !shares.is_empty() {
+        line += &format!(" · {}", shares.join(", "));
+    }
+    if let Some(first) = causes.first() {
+        line += &format!(": {}", first.detail);
+    }
+    line
+}
+
+pub(super) fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
+    let headline = format!(
+        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
+        pool.name,
+        span(lasted)
+    );
+    Finding {
+        severity: Severity::Info,
+        count: timeouts,
+        ..Finding::new(id, Kind::Exhausted, pool, headline)
+    }
+}
+
+pub(super) fn repeated(pool: &PoolInfo, repeats: &Repeats) -> Finding {
+    let Repeats {
+        episodes, timeouts, ..
+    } = repeats;
+    let times = if *episodes == 1 { "time" } else { "times" };
+    let headline = format!(
+        "pool \"{}\" was exhausted {episodes} more {times} since {}, as reported before and therefore not one by one; {timeouts} acquires failed",
+        pool.name,
+        time_of_day(repeats.since.wall()),
+    );
+    Finding {
+        severity: Severity::Info,
+        count: *timeouts,
+        ..Finding::new(repeats.finding, Kind::Exhausted, pool, headline)
+    }
+}
