@@ -35,7 +35,7 @@ struct Leaving(Arc<PoolRecord>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.left();
+        self.0.habits.left();
     }
 }
 

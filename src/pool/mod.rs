@@ -309,12 +309,6 @@ impl<DB: Database> Pool<DB> {
         &self.raw
     }
 
-    /// How many of the most connections are there for a while only; see
-    /// [`PoolOptions::overflow`].
-    pub fn overflow(&self) -> u32 {
-        self.record().overflow()
-    }
-
     /// The name under which it is watched.
     pub fn name(&self) -> &str {
         &self.record().name

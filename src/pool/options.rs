@@ -14,6 +14,7 @@ use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
 use super::hooks::{Hooks, Told};
+use super::watch::Watch;
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
 
@@ -322,41 +323,6 @@ impl<DB: Database> PoolOptions<DB> {
             self.raw
         };
         (raw, watch)
-    }
-}
-
-/// What is done with the pool once sqlx has made it.
-struct Watch {
-    name: Option<String>,
-    monitor: Option<Monitor>,
-    return_limit: Option<Duration>,
-    unprepared: bool,
-    overflow: u32,
-    /// Hooks of ours learn which backend a connection has.
-    learns: bool,
-    told: Told,
-}
-
-impl Watch {
-    fn over<DB: Database>(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
-        let name = self.name.as_deref().unwrap_or(DB::NAME);
-        let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
-        let pool = monitor.watch(name, pool);
-        if let Some(limit) = self.return_limit {
-            pool.record().returns.set_limit(limit);
-        }
-        if self.unprepared {
-            pool.record().set_unprepared();
-        }
-        if self.learns {
-            pool.record().set_learns();
-        }
-        pool.record().set_overflow(self.overflow);
-        // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
-        let _ = self
-            .told
-            .set((monitor.clone(), Arc::downgrade(pool.record())));
-        pool
     }
 }
 

@@ -3,11 +3,13 @@
 //! Responsible for names, for identity and for what sqlx says of its pool. Not responsible for
 //! building pools: see `options`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
+use super::hooks::Told;
 use super::{Pool, Watched, witness};
 use crate::monitor::Monitor;
 use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
@@ -50,6 +52,49 @@ impl Monitor {
                 policy: Policy::default(),
             },
         }
+    }
+}
+
+/// What is done with the pool once sqlx has made it.
+pub(super) struct Watch {
+    pub(super) name: Option<String>,
+    pub(super) monitor: Option<Monitor>,
+    pub(super) return_limit: Option<Duration>,
+    pub(super) unprepared: bool,
+    pub(super) overflow: u32,
+    /// Hooks of ours learn which backend a connection has.
+    pub(super) learns: bool,
+    pub(super) told: Told,
+}
+
+impl Watch {
+    pub(super) fn over<DB: Database>(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
+        let name = self.name.as_deref().unwrap_or(DB::NAME);
+        let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
+        let pool = monitor.watch(name, pool);
+        if let Some(limit) = self.return_limit {
+            pool.record().returns.set_limit(limit);
+        }
+        if self.unprepared {
+            pool.record().habits.set_unprepared();
+        }
+        if self.learns {
+            pool.record().set_learns();
+        }
+        pool.record().habits.set_overflow(self.overflow);
+        // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
+        let _ = self
+            .told
+            .set((monitor.clone(), Arc::downgrade(pool.record())));
+        pool
+    }
+}
+
+impl<DB: Database> Pool<DB> {
+    /// How many of the most connections are there for a while only; see
+    /// [`PoolOptions::overflow`](super::PoolOptions::overflow).
+    pub fn overflow(&self) -> u32 {
+        self.record().habits.overflow()
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod cell;
 mod doubts;
+mod habits;
 mod holder;
 mod lease;
 mod pool;

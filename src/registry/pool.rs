@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
+use super::habits::Habits;
 use super::returns::{Returns, Word};
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
@@ -92,12 +93,7 @@ pub(crate) struct PoolRecord {
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
-    /// Its statements leave no name on the server.
-    unprepared: AtomicBool,
-    /// How many of the most connections are there for a while only.
-    overflow: AtomicU32,
-    /// How many are being closed because there are too many.
-    leaving: AtomicU32,
+    pub(crate) habits: Habits,
     learns: AtomicBool,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
@@ -152,9 +148,7 @@ impl PoolRecord {
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
-            unprepared: AtomicBool::new(false),
-            overflow: AtomicU32::new(0),
-            leaving: AtomicU32::new(0),
+            habits: Habits::default(),
             learns: AtomicBool::new(false),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
@@ -174,22 +168,6 @@ impl PoolRecord {
 
     pub(crate) fn learns(&self) -> bool {
         self.learns.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_unprepared(&self) {
-        self.unprepared.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_overflow(&self, extra: u32) {
-        self.overflow.store(extra, Ordering::Relaxed);
-    }
-
-    pub(crate) fn overflow(&self) -> u32 {
-        self.overflow.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_unprepared(&self) -> bool {
-        self.unprepared.load(Ordering::Relaxed)
     }
 
     pub(super) fn identity(&self) -> usize {
@@ -268,24 +246,10 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
-    /// Whether one of the connections is closed when it comes back: there are more than stay, and
-    /// nobody waits. If so, [`left`](Self::left) says that it is done.
+    /// Whether one of the connections is closed when it comes back, because there are too many.
     pub(crate) fn leaves(&self) -> bool {
-        let extra = self.overflow();
-        if extra == 0 || self.waiting.load(Ordering::Acquire) > 0 {
-            return false;
-        }
-        let leaving = self.leaving.fetch_add(1, Ordering::AcqRel);
-        let stays = self.gauges.max().saturating_sub(extra);
-        let is_one = self.gauges.size().saturating_sub(leaving) > stays;
-        if !is_one {
-            self.left();
-        }
-        is_one
-    }
-
-    pub(crate) fn left(&self) {
-        self.leaving.fetch_sub(1, Ordering::AcqRel);
+        let waits = self.waiting.load(Ordering::Acquire) > 0;
+        !waits && self.habits.leaves(self.gauges.size(), self.gauges.max())
     }
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.
