@@ -93,7 +93,7 @@ impl PoolSettings {
                 variable.apply(&mut self, &name, &value)?;
             }
         }
-        self.tls.read(&lookup)?;
+        self.tls.read(lookup)?;
         // Only what says how it fits the other settings; the monitor reads it by itself.
         let threshold = "DB_LEAK_THRESHOLD";
         let config = Config::from_lookup(|name| lookup(name).filter(|_| name == threshold))?;
