@@ -1,15 +1,18 @@
-//! Figures under load: the same service on sqlx's pool and on leaktrace's, one after the other.
+//! Under load: the same service on sqlx's own pool and on leaktrace's, in turns.
 //!
 //! ```sh
-//! DATABASE_URL=postgres://… cargo run --release --example load -- --seconds 30
+//! DATABASE_URL=postgres://… cargo run --release --example load
 //! ```
 //!
 //! 500 clients at a time ask a service with a pool of 10; each request is a transaction of two
-//! statements and one statement on the pool. Prints requests a second, the time of a request (median,
-//! 99 of 100), failures, and what leaktrace found at `backtrace`. Without `DATABASE_URL` there is
-//! nothing to measure, and it says so.
+//! statements and one statement on the pool. leaktrace runs at `backtrace`, inside of its layer. The two
+//! take turns of three seconds, so that whatever else the machine does meets both; `--seconds N` is the
+//! time of each in all, 30 by default. Prints a table, and what leaktrace found. Without `DATABASE_URL`
+//! there is nothing to measure, and it says so.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -22,6 +25,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 const CLIENTS: usize = 500;
+const CONNECTIONS: u32 = 10;
+const TURN: Duration = Duration::from_secs(3);
 
 macro_rules! handler {
     ($name:ident, $pool:ty) => {
@@ -44,6 +49,65 @@ macro_rules! handler {
 handler!(on_sqlx, sqlx::PgPool);
 handler!(on_leaktrace, PgPool);
 
+/// What came of one side.
+#[derive(Default)]
+struct Side {
+    url: String,
+    times: Vec<Duration>,
+    failed: u64,
+    busy: Duration,
+}
+
+impl Side {
+    async fn serve(app: Router) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}/order", listener.local_addr()?);
+        tokio::spawn(async { serve(listener, app).await });
+        Ok(Self {
+            url,
+            ..Self::default()
+        })
+    }
+
+    /// Keeps all clients asking for this long.
+    async fn turn(&mut self, http: &reqwest::Client, time: Duration) -> Result<(), Box<dyn Error>> {
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (http, url) = (http.clone(), self.url.clone());
+            clients.spawn(async move {
+                let (mut times, mut failed) = (Vec::new(), 0_u64);
+                while start.elapsed() < time {
+                    let asked = Instant::now();
+                    match http.get(&url).send().await {
+                        Ok(answer) if answer.status() == 200 => times.push(asked.elapsed()),
+                        _ => failed += 1,
+                    }
+                }
+                (times, failed)
+            });
+        }
+        while let Some(client) = clients.join_next().await {
+            let (times, failed) = client?;
+            self.times.extend(times);
+            self.failed += failed;
+        }
+        self.busy += start.elapsed();
+        Ok(())
+    }
+
+    /// Requests a second, median, 99 of 100: in milliseconds.
+    fn figures(&mut self) -> [f64; 3] {
+        self.times.sort_unstable();
+        let part = |of_hundred: usize| {
+            let time = self.times.get(self.times.len() * of_hundred / 100);
+            time.copied().unwrap_or_default().as_secs_f64() * 1_000.0
+        };
+        let a_second = self.times.len() as f64 / self.busy.as_secs_f64();
+        [a_second, part(50), part(99)]
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let seconds = match &*std::env::args().skip(1).collect::<Vec<_>>() {
@@ -55,60 +119,76 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("DATABASE_URL is not set: nothing to measure");
         return Ok(());
     };
-    // Half of the time for each.
-    let time = Duration::from_secs(seconds) / 2;
-    let options = PgPoolOptions::new().max_connections(10);
-    let pool = options.clone().connect(&url).await?;
+    let options = PgPoolOptions::new().max_connections(CONNECTIONS);
+    let raw = options.clone().connect(&url).await?;
     let app = Router::new().route("/order", get(on_sqlx));
-    measure("sqlx", app.with_state(pool.clone()), time).await?;
-    pool.close().await;
+    let mut sqlx = Side::serve(app.with_state(raw.clone())).await?;
 
     let monitor = Monitor::new(Config::default().detail(Detail::Backtrace));
-    monitor.add_sink(|finding: &Finding| println!("{finding}"));
+    let found = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
+    let finds = Arc::clone(&found);
+    monitor.add_sink(move |finding: &Finding| {
+        let causes: Vec<&str> = finding
+            .causes
+            .iter()
+            .map(|cause| cause.kind.as_str())
+            .collect();
+        let phase = finding.phase().unwrap_or_default();
+        let name = format!("{} {phase} {}", finding.kind, causes.join("+"));
+        *finds.lock().unwrap().entry(name).or_default() += 1;
+    });
     let pool = monitor.watch("orders", options.connect(&url).await?);
     let app = Router::new().route("/order", get(on_leaktrace));
     let app = app.layer(monitor.layer()).with_state(pool.clone());
-    measure("leaktrace, backtrace", app, time).await?;
-    println!("{:?}", pool.status());
+    let mut leaktrace = Side::serve(app).await?;
+
+    let http = reqwest::Client::new();
+    // Connections are opened and stacks are seen for the first time.
+    for side in [&mut sqlx, &mut leaktrace] {
+        side.turn(&http, Duration::from_secs(1)).await?;
+        side.times.clear();
+        side.busy = Duration::ZERO;
+    }
+    let time = Duration::from_secs(seconds);
+    let mut turns = 0;
+    while leaktrace.busy < time {
+        let turn = TURN.min(time - leaktrace.busy);
+        let mut order = [&mut sqlx, &mut leaktrace];
+        // Who goes first changes from turn to turn.
+        order.rotate_left(turns % 2);
+        for side in order {
+            side.turn(&http, turn).await?;
+        }
+        turns += 1;
+    }
+
+    let (a, b) = (sqlx.figures(), leaktrace.figures());
+    println!("| | sqlx | leaktrace, `backtrace` | ratio |\n|---|---|---|---|");
+    for (index, name) in ["requests a second", "median, ms", "99 of 100, ms"]
+        .into_iter()
+        .enumerate()
+    {
+        let (a, b) = (a[index], b[index]);
+        println!("| {name} | {a:.1} | {b:.1} | {:.2} |", b / a);
+    }
+    println!(
+        "| failed requests | {} | {} | |",
+        sqlx.failed, leaktrace.failed
+    );
+    let (a, b) = (all_of(&raw).await, all_of(pool.as_sqlx()).await);
+    println!("| permits left of {CONNECTIONS} | {a} | {b} | |");
+    println!("\nFound: {:?}\n{:?}", found.lock().unwrap(), pool.status());
     pool.close_within(Duration::from_secs(5)).await?;
+    raw.close().await;
     Ok(())
 }
 
-async fn measure(name: &str, app: Router, time: Duration) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/order", listener.local_addr()?);
-    let server = tokio::spawn(async { serve(listener, app).await });
-    let http = reqwest::Client::new();
-    let until = Instant::now() + time;
-    let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        let (http, url) = (http.clone(), url.clone());
-        clients.spawn(async move {
-            let (mut times, mut failed) = (Vec::new(), 0_u64);
-            while Instant::now() < until {
-                let start = Instant::now();
-                match http.get(&url).send().await {
-                    Ok(answer) if answer.status() == 200 => times.push(start.elapsed()),
-                    _ => failed += 1,
-                }
-            }
-            (times, failed)
-        });
+/// How many connections can be out at once, now that nobody asks.
+async fn all_of(pool: &sqlx::PgPool) -> usize {
+    let mut all = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let one = tokio::time::timeout(Duration::from_secs(5), pool.acquire()).await;
+        all.extend(one.ok().and_then(Result::ok));
     }
-    let (mut times, mut failed) = (Vec::new(), 0);
-    while let Some(client) = clients.join_next().await {
-        let (more, others) = client?;
-        times.extend(more);
-        failed += others;
-    }
-    server.abort();
-    times.sort();
-    let part = |of_hundred: usize| times.get(times.len() * of_hundred / 100).copied();
-    println!(
-        "{name}: {:.0} requests/s, median {:.1?}, 99 of 100 within {:.1?}, {failed} failed",
-        times.len() as f64 / time.as_secs_f64(),
-        part(50).unwrap_or_default(),
-        part(99).unwrap_or_default(),
-    );
-    Ok(())
+    all.len()
 }

@@ -70,6 +70,20 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
     Some(text)
 }
 
+/// The remedy for a holder, of any age, whose owner waits for another connection.
+pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
+    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
+    let waiter = waiters.iter().find(own)?;
+    let place = match &waiter.acquired_by {
+        Some(site) => format!("at {site}"),
+        None => "with a statement on the pool".to_string(),
+    };
+    Some(format!(
+        "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
+        waiter.pool
+    ))
+}
+
 /// A statement runs: why it takes so long.
 fn in_flight(holder: &Holder) -> String {
     let is_it = |said: &&Testimony| said.is_fresh() && said.state == ServerState::InFlight;
@@ -91,20 +105,6 @@ fn in_flight(holder: &Holder) -> String {
         }
         _ => "the statement is slow, and waits for no lock: look at its plan".to_string(),
     }
-}
-
-/// The remedy for a holder, of any age, whose owner waits for another connection.
-pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
-    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
-    let waiter = waiters.iter().find(own)?;
-    let place = match &waiter.acquired_by {
-        Some(site) => format!("at {site}"),
-        None => "with a statement on the pool".to_string(),
-    };
-    Some(format!(
-        "its owner waits for another connection of pool \"{}\" {place}: use this one there, or give it back first",
-        waiter.pool
-    ))
 }
 
 fn same_line(holder: &Holder) -> bool {

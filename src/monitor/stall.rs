@@ -9,7 +9,7 @@ use super::Monitor;
 use crate::clock::{Moment, span};
 use crate::registry::{PoolRecord, Pulse};
 use crate::scope::{Scope, inside_a_poll};
-use crate::site::text;
+use crate::site::{named_for, text};
 
 /// What is known of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,11 @@ impl Monitor {
             Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
+        // What we made it wait for, reading names, is nobody else's fault.
+        let ours = named_for(late, now);
+        if late.saturating_sub(ours) < Pulse::LATE {
+            return Runtime::Silent;
+        }
         // The requests of this monitor, the jobs of the process, and whatever carries either of them.
         let mut scopes: Vec<Scope> = self.0.scopes.iter().map(|scope| scope.clone()).collect();
         scopes.extend(inside_a_poll());

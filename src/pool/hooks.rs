@@ -8,12 +8,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::{Database, Error};
 
+use super::alive::{Alive, Backends, Made};
 use super::probe::{self, Found};
 use super::witness::{self, Server};
 use crate::monitor::Monitor;
@@ -46,6 +47,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Learned {
     backend: Option<i64>,
+    /// When the poll began.
+    polled_at: Option<Instant>,
 }
 
 impl Learned {
@@ -58,6 +61,7 @@ impl Learned {
                 let _ = LEARNING.try_with(|cell| cell.set(self.0));
             }
         }
+        self.polled_at = Some(Instant::now());
         // A hook may acquire from another pool: its poll lies within this one.
         let _restore = Restore(LEARNING.replace(Some(*self)));
         let polled = poll();
@@ -71,11 +75,17 @@ impl Learned {
         self.backend
     }
 
+    /// When a connection of that age was made; `None` outside of an acquire.
+    fn made(age: Duration) -> Option<Made> {
+        let before = LEARNING.get()?.polled_at?;
+        Made::within(before, Instant::now(), age)
+    }
+
     /// Notes the backend for the acquire that is being polled, if there is one: the pool's own
     /// maintenance opens connections too.
     fn note(backend: Option<i64>) {
-        if LEARNING.get().is_some() {
-            LEARNING.set(Some(Learned { backend }));
+        if let Some(learned) = LEARNING.get() {
+            LEARNING.set(Some(Self { backend, ..learned }));
         }
     }
 }
@@ -124,12 +134,37 @@ impl<DB: Database> Clone for Hooks<DB> {
 /// Who is told of what the hooks find; known once the pool is watched.
 pub(super) type Told = Arc<OnceLock<(Monitor, Weak<PoolRecord>)>>;
 
+/// What our hooks do beside the user's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ours {
+    /// Learn the backend of each connection.
+    pub(super) identify: bool,
+    /// A connection that has been idle for less is given out without a question.
+    pub(super) bypass: Duration,
+    /// There are more connections for a while than stay.
+    pub(super) overflows: bool,
+}
+
 impl<DB: Database> Hooks<DB> {
-    /// Puts ours around them. `identify`: ask for the backend in place of sqlx's ping.
+    /// The user's hooks alone.
+    pub(super) fn alone(self, mut raw: PoolOptions<DB>) -> PoolOptions<DB> {
+        if let Some(user) = self.after_connect {
+            raw = raw.after_connect(move |conn, meta| user(conn, meta));
+        }
+        if let Some(user) = self.before_acquire {
+            raw = raw.before_acquire(move |conn, meta| user(conn, meta));
+        }
+        if let Some(user) = self.after_release {
+            raw = raw.after_release(move |conn, meta| user(conn, meta));
+        }
+        raw
+    }
+
+    /// Puts ours around them.
     pub(super) fn install(
         self,
         mut raw: PoolOptions<DB>,
-        identify: bool,
+        ours: Ours,
         told: Told,
     ) -> PoolOptions<DB> {
         let Self {
@@ -137,27 +172,46 @@ impl<DB: Database> Hooks<DB> {
             before_acquire,
             after_release,
         } = self;
-        if identify {
+        let backends = ours.identify.then(|| Arc::new(Backends::default()));
+        if let Some(backends) = &backends {
+            let backends = Arc::clone(backends);
+            let lifetime = raw.get_max_lifetime();
             raw = raw.after_connect(move |conn, meta| {
                 let user = after_connect.clone();
+                let backends = Arc::clone(&backends);
                 Box::pin(async move {
-                    learn::<DB>(conn).await?;
-                    match user {
-                        Some(user) => user(conn, meta).await,
-                        None => Ok(()),
+                    let backend = witness::backend::<DB>(conn).await?;
+                    if let Some(user) = user {
+                        user(conn, meta).await?;
                     }
+                    Learned::note(backend);
+                    if let Some(backend) = backend {
+                        // Last: sqlx notes the moment in this very poll.
+                        backends.connected(backend, Instant::now(), lifetime);
+                    }
+                    Ok(())
                 })
             });
         } else if let Some(user) = after_connect {
             raw = raw.after_connect(move |conn, meta| user(conn, meta));
         }
-        if identify && raw.get_test_before_acquire() {
+        let asks = raw.get_test_before_acquire();
+        if asks && (backends.is_some() || !ours.bypass.is_zero()) {
             raw = raw
                 .test_before_acquire(false)
                 .before_acquire(move |conn, meta| {
+                    let made = Learned::made(meta.age);
+                    if is_alive(backends.as_deref(), made, meta.idle_for < ours.bypass) {
+                        // Decided before anything is boxed.
+                        return match &before_acquire {
+                            Some(user) => user(conn, meta),
+                            None => Box::pin(Alive),
+                        };
+                    }
                     let user = before_acquire.clone();
+                    let backends = backends.clone();
                     Box::pin(async move {
-                        if let Err(error) = learn::<DB>(conn).await {
+                        if let Err(error) = ask::<DB>(conn, backends.as_deref(), made).await {
                             // As sqlx says it of its ping: the other end has hung up, no surprise.
                             tracing::info!(target: "leaktrace::pool", %error, "an idle connection does not answer");
                             return Ok(false);
@@ -172,10 +226,17 @@ impl<DB: Database> Hooks<DB> {
             raw = raw.before_acquire(move |conn, meta| user(conn, meta));
         }
         raw.after_release(move |conn, meta| {
+            let is_proven = PROVEN.try_with(|_| ()).is_ok();
+            if is_proven && !ours.overflows {
+                return match &after_release {
+                    Some(user) => user(conn, meta),
+                    None => Box::pin(Alive),
+                };
+            }
             let user = after_release.clone();
             let told = Arc::clone(&told);
             Box::pin(async move {
-                if PROVEN.try_with(|_| ()).is_err() {
+                if !is_proven {
                     match settle_in_time::<DB>(conn, &told).await {
                         Ok(Found::Clean) => {}
                         Ok(Found::Dirty) => {
@@ -191,7 +252,7 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
-                if is_too_many(&told) {
+                if ours.overflows && is_too_many(&told) {
                     return Ok(false);
                 }
                 match user {
@@ -201,6 +262,41 @@ impl<DB: Database> Hooks<DB> {
             })
         })
     }
+}
+
+/// Whether a connection is given out without a question. Its backend, if that matters, is known
+/// then.
+fn is_alive(backends: Option<&Backends>, made: Option<Made>, is_fresh: bool) -> bool {
+    match (is_fresh, backends, made) {
+        (false, ..) => false,
+        (true, None, _) => true,
+        // Taken from the raw pool: nobody wants to know which backend it is.
+        (true, Some(_), None) => true,
+        (true, Some(backends), Some(made)) => match backends.of(made) {
+            Some(backend) => {
+                Learned::note(Some(backend));
+                true
+            }
+            None => false,
+        },
+    }
+}
+
+/// Asks whether the connection is alive, and where that is wanted for its backend in one go.
+async fn ask<DB: Database>(
+    conn: &mut DB::Connection,
+    backends: Option<&Backends>,
+    made: Option<Made>,
+) -> Result<(), Error> {
+    let Some(backends) = backends else {
+        return sqlx::Connection::ping(conn).await;
+    };
+    let backend = witness::backend::<DB>(conn).await?;
+    Learned::note(backend);
+    if let (Some(backend), Some(made)) = (backend, made) {
+        backends.learned(backend, made);
+    }
+    Ok(())
 }
 
 /// Whether there are more connections than stay, and nobody waits for one. If so, the connection is
@@ -216,12 +312,6 @@ fn is_too_many(told: &Told) -> bool {
     // Without a guard of ours nobody says when it is closed: then it counts as gone now.
     let _ = PROVEN.try_with(|slot| *slot.borrow_mut() = Some(leaving));
     true
-}
-
-async fn learn<DB: Database>(conn: &mut DB::Connection) -> Result<(), Error> {
-    let backend = witness::backend::<DB>(conn).await?;
-    Learned::note(backend);
-    Ok(())
 }
 
 /// Settles, with a limit where the driver may wait for an answer that never comes.

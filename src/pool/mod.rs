@@ -4,6 +4,7 @@
 //! does while it is out (`conn`, `transaction`), nor for its way back (`way_back`).
 
 mod acquire;
+mod alive;
 mod checkout;
 mod close;
 mod conn;
@@ -282,9 +283,12 @@ impl<DB: Database> Pool<DB> {
         SqlxGauges(self.raw.clone()).idle() as usize
     }
 
-    /// The options that sqlx's pool was made with.
+    /// The options as they were set. What leaktrace's own hooks change of them for sqlx's pool does
+    /// not show.
     pub fn options(&self) -> &sqlx::pool::PoolOptions<DB> {
-        self.raw.options()
+        let stated = self.record().stated();
+        let stated = stated.and_then(|options| options.downcast_ref());
+        stated.unwrap_or_else(|| self.raw.options())
     }
 
     /// The options for new connections.
@@ -316,10 +320,6 @@ impl<DB: Database> Pool<DB> {
 
     fn record(&self) -> &Arc<PoolRecord> {
         self.watched.record()
-    }
-
-    pub(crate) fn record_id(&self) -> u64 {
-        self.record().id
     }
 
     /// The monitor that watches it.

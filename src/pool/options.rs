@@ -13,7 +13,7 @@ use log::LevelFilter;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
-use super::hooks::{Hooks, Told};
+use super::hooks::{Hooks, Ours, Told};
 use super::watch::Watch;
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
@@ -47,12 +47,15 @@ pub struct PoolOptions<DB: Database> {
     /// what may be there.
     own: bool,
     identify: bool,
-    unprepared: bool,
+    bypass: Duration,
+    pub(super) unprepared: bool,
     overflow: u32,
     return_limit: Option<Duration>,
 }
 
 impl<DB: Database> PoolOptions<DB> {
+    const BYPASS: Duration = Duration::from_millis(500);
+
     /// sqlx's defaults, watched by [`Monitor::global`].
     pub fn new() -> Self {
         Self {
@@ -72,37 +75,39 @@ impl<DB: Database> PoolOptions<DB> {
         self
     }
 
-    /// Sets whether the backend of each connection is learned when it is acquired. Default: true.
+    /// Sets for how long a connection counts as alive after it came back. Default: 500 ms; zero tests
+    /// each time, as sqlx does.
+    ///
+    /// sqlx tests every connection when it comes back, and with
+    /// [`test_before_acquire`](Self::test_before_acquire) once more before it is given out: a round
+    /// trip in which the caller waits. Within this time the second test is left out. The time is
+    /// HikariCP's
+    /// ([`aliveBypassWindowMs`](https://github.com/brettwooldridge/HikariCP/wiki/Rarely-Used-System-Properties)).
+    /// A connection that dies within it is noticed by its first statement, which fails;
+    /// `docs/performance.md` has a table of what then happens.
+    ///
+    /// Your `before_acquire` is called in any case.
+    pub fn alive_bypass(mut self, time: Duration) -> Self {
+        self.bypass = time;
+        self
+    }
+
+    /// For how long a connection counts as alive after it came back.
+    pub fn get_alive_bypass(&self) -> Duration {
+        self.bypass
+    }
+
+    /// Sets whether the backend of each connection is learned. Default: true.
     ///
     /// Without it a statement whose caller went away cannot be cancelled on the server.
     ///
     /// # Cost
-    /// None in round trips: `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()` takes the place of
-    /// sqlx's ping, also in the server's statistics of statements. One more when connecting. Nothing
-    /// on SQLite, and nothing at reuse with `test_before_acquire(false)`.
+    /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`
+    /// takes the place of sqlx's ping where there is one, also in the server's statistics of
+    /// statements; a connection that counts as alive is known by its age, without a question.
+    /// Nothing on SQLite, and nothing at reuse with `test_before_acquire(false)`.
     pub fn identify_backends(mut self, identify: bool) -> Self {
         self.identify = identify;
-        self
-    }
-
-    /// Sets whether statements are prepared under a name and kept. Default: true.
-    ///
-    /// `false` is for poolers that lend a server for one transaction at a time, such as PgBouncer in
-    /// transaction mode, and for them alone. sqlx's own `persistent(false)` is not enough there: on
-    /// PostgreSQL it sends a statement in two steps, between which the pooler gives the server to
-    /// somebody else, whose statement is then run in place of yours, without an error.
-    ///
-    /// So statements leave no name, and on PostgreSQL one with arguments outside of a transaction is
-    /// put into one of its own. A result stream that is dropped before its end is then rolled back.
-    /// `VACUUM` and its like need `sqlx::raw_sql`. `prepare` and `describe` are refused. Raw loans
-    /// (`&mut PgConnection`) are not seen: use them inside of a transaction, with
-    /// `persistent(false)`. The backend is not learned, as with
-    /// [`identify_backends(false)`](Self::identify_backends): the next transaction has another.
-    ///
-    /// # Cost
-    /// Two round trips more for a statement outside of a transaction, and each is planned anew.
-    pub fn prepared_statements(mut self, prepared: bool) -> Self {
-        self.unprepared = !prepared;
         self
     }
 
@@ -303,7 +308,7 @@ impl<DB: Database> PoolOptions<DB> {
     }
 
     /// sqlx's options with all hooks, and what is left to do with the pool.
-    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch) {
+    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch<DB>) {
         let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
         let watch = Watch {
             name: self.name,
@@ -312,13 +317,20 @@ impl<DB: Database> PoolOptions<DB> {
             unprepared: self.unprepared,
             overflow: if self.own { self.overflow } else { 0 },
             learns: self.own && identify,
+            // The hooks of foreign options are in `raw` already.
+            stated: self.hooks.clone().alone(self.raw.clone()),
             told: Told::default(),
         };
         let raw = if self.own {
             let told = Arc::clone(&watch.told);
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
-            self.hooks.install(raw, identify, told)
+            let ours = Ours {
+                identify,
+                bypass: self.bypass,
+                overflows: self.overflow > 0,
+            };
+            self.hooks.install(raw, ours, told)
         } else {
             self.raw
         };
@@ -337,6 +349,7 @@ impl<DB: Database> From<sqlx::pool::PoolOptions<DB>> for PoolOptions<DB> {
             hooks: Hooks::default(),
             own: false,
             identify: true,
+            bypass: Self::BYPASS,
             unprepared: false,
             overflow: 0,
             return_limit: None,
@@ -359,6 +372,7 @@ impl<DB: Database> Clone for PoolOptions<DB> {
             hooks: self.hooks.clone(),
             own: self.own,
             identify: self.identify,
+            bypass: self.bypass,
             unprepared: self.unprepared,
             overflow: self.overflow,
             return_limit: self.return_limit,

@@ -56,7 +56,7 @@ impl Monitor {
 }
 
 /// What is done with the pool once sqlx has made it.
-pub(super) struct Watch {
+pub(super) struct Watch<DB: Database> {
     pub(super) name: Option<String>,
     pub(super) monitor: Option<Monitor>,
     pub(super) return_limit: Option<Duration>,
@@ -64,11 +64,13 @@ pub(super) struct Watch {
     pub(super) overflow: u32,
     /// Hooks of ours learn which backend a connection has.
     pub(super) learns: bool,
+    /// What the user set, for [`Pool::options`].
+    pub(super) stated: sqlx::pool::PoolOptions<DB>,
     pub(super) told: Told,
 }
 
-impl Watch {
-    pub(super) fn over<DB: Database>(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
+impl<DB: Database> Watch<DB> {
+    pub(super) fn over(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
         let name = self.name.as_deref().unwrap_or(DB::NAME);
         let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
         let pool = monitor.watch(name, pool);
@@ -78,6 +80,7 @@ impl Watch {
         if self.unprepared {
             pool.record().habits.set_unprepared();
         }
+        pool.record().state(Box::new(self.stated));
         if self.learns {
             pool.record().set_learns();
         }
@@ -95,6 +98,10 @@ impl<DB: Database> Pool<DB> {
     /// [`PoolOptions::overflow`](super::PoolOptions::overflow).
     pub fn overflow(&self) -> u32 {
         self.record().habits.overflow()
+    }
+
+    pub(crate) fn record_id(&self) -> u64 {
+        self.record().id
     }
 }
 

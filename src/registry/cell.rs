@@ -205,19 +205,15 @@ impl Cell {
         self.backend.store(0, Ordering::Relaxed);
         self.doomed.store(false, Ordering::Relaxed);
         drop(self.walk.take());
-        let released_at = over.released_at.unwrap_or(over.acquired_at);
-        Some(Finished {
-            kind: over.kind,
-            label: over.policy.label,
-            acquired_by: over.acquired_by,
-            held_for: released_at.since(over.acquired_at),
-            after_last_use: released_at.since(over.last_used_at.unwrap_or(over.acquired_at)),
-            last_used_by: over.last_used_by,
-            last_sql: over.last_sql,
-            released_at,
-            _scope: over.scope,
-            _stack: over.stack,
-        })
+        Some(over.account())
+    }
+
+    /// The same of a checkout that is on its way back, and counts already.
+    pub(super) fn account(&self) -> Option<Finished> {
+        let live = Some(self.live.lock())
+            .filter(|live| live.phase == Phase::Returning)
+            .map(|live| live.clone())?;
+        Some(live.account())
     }
 
     pub(crate) fn id(&self) -> HolderId {
@@ -448,6 +444,23 @@ impl Live {
         self.doing = doing;
         self.own = None;
         self.since = now;
+    }
+
+    fn account(self) -> Finished {
+        let released_at = self.released_at.unwrap_or(self.acquired_at);
+        let last_use = self.last_used_at.unwrap_or(self.acquired_at);
+        Finished {
+            kind: self.kind,
+            label: self.policy.label,
+            acquired_by: self.acquired_by,
+            held_for: released_at.since(self.acquired_at),
+            after_last_use: released_at.since(last_use),
+            last_used_by: self.last_used_by,
+            last_sql: self.last_sql,
+            released_at,
+            _scope: self.scope,
+            _stack: self.stack,
+        }
     }
 
     fn ended(&self, finding: u64) -> Ended {

@@ -86,10 +86,11 @@ impl Drop for Lease {
             return;
         }
         self.release(false);
-        if let Some(finished) = self.cell().finish() {
-            if let Some(registry) = self.slots.registry() {
-                registry.totals.add(self.slots.record(), finished);
-            }
+        let was_out = match self.slots.registry() {
+            Some(registry) => registry.totals.take(self.cell()),
+            None => self.cell().finish().is_some(),
+        };
+        if was_out {
             self.slots.give_back(&self.place);
             self.slots.record().counts.end();
         }

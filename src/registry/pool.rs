@@ -3,7 +3,8 @@
 //! Responsible for its name, its counters and its policies. Not responsible for its connections:
 //! sqlx keeps those, and is asked through [`Gauges`].
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -95,6 +96,7 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     pub(crate) habits: Habits,
     learns: AtomicBool,
+    stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
     raw: Mutex<CallSiteList>,
     /// When it last was; zero for never.
@@ -129,6 +131,11 @@ pub(crate) enum Pulse {
     Late(Duration),
 }
 
+impl Pulse {
+    /// Above what a busy machine takes to schedule a task.
+    pub(crate) const LATE: Duration = Duration::from_millis(750);
+}
+
 /// Says that the probe ran, also when the runtime drops it at its end.
 struct Ran(Arc<AtomicBool>);
 
@@ -150,6 +157,7 @@ impl PoolRecord {
             orphaned: AtomicU64::new(0),
             habits: Habits::default(),
             learns: AtomicBool::new(false),
+            stated: OnceLock::new(),
             raw: Mutex::default(),
             raw_since: AtomicU64::new(0),
             closing: Mutex::default(),
@@ -159,6 +167,15 @@ impl PoolRecord {
             probe: Mutex::default(),
             attempted: futures_util::lock::Mutex::default(),
         }
+    }
+
+    /// Keeps the options as the user set them; this module does not know their type.
+    pub(crate) fn state(&self, options: Box<dyn Any + Send + Sync>) {
+        let _ = self.stated.set(options);
+    }
+
+    pub(crate) fn stated(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.stated.get().map(|options| &**options)
     }
 
     /// Hooks learn which backend a connection has when it is acquired.
@@ -191,8 +208,6 @@ impl PoolRecord {
 
     /// Looks at the latest probe of the runtime, and sends the next one if that has run.
     pub(crate) fn probe(&self, now: Moment) -> Pulse {
-        /// Above what a busy machine takes to schedule a task.
-        const LATE: Duration = Duration::from_millis(750);
         /// An older answer says nothing of now.
         const FRESH: Duration = Duration::from_millis(50);
         let Some(runtime) = self.runtime() else {
@@ -204,7 +219,9 @@ impl PoolRecord {
                 probe.answered = Some(*sent);
                 probe.sent = None;
             }
-            Some((sent, _)) if now.since(*sent) >= LATE => return Pulse::Late(now.since(*sent)),
+            Some((sent, _)) if now.since(*sent) >= Pulse::LATE => {
+                return Pulse::Late(now.since(*sent));
+            }
             _ => {}
         }
         let asked_for = match &probe.sent {

@@ -38,7 +38,7 @@ impl Registry {
             holders: self.holders(now, limits, stops),
             waiters: self.waiters(now),
             pools: pools.iter().map(|pool| pool.info(now)).collect(),
-            totals: self.totals.view(now),
+            totals: self.totals.view(now, &|| self.cells().collect()),
             closings: pools
                 .iter()
                 .filter_map(|pool| Some((Arc::clone(pool), pool.oldest_closing()?)))

@@ -252,6 +252,17 @@ impl Testimonies {
             .collect();
         let mut kept = self.0.lock();
         kept.retain(|holder, _| still.contains_key(holder));
+        // One that is held and not there is on another server: a name can stand for several.
+        let is_elsewhere = |holder: &Holder| {
+            holder.phase == Phase::Held
+                && still.get(&holder.id) == Some(&holder.stamp())
+                && holder
+                    .backend
+                    .is_some_and(|backend| said.iter().all(|said| said.backend != backend))
+        };
+        if before.iter().any(is_elsewhere) {
+            return;
+        }
         for mut said in said {
             let is_it = |holder: &&Holder| {
                 holder.phase == Phase::Held
@@ -482,6 +493,29 @@ mod tests {
             ..said(ServerState::Idle)
         };
         assert!(joined(young, &lent(), &lent(), 101).server.is_none());
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_every_backend_is_another_one() {
+        let other = Holder {
+            id: HolderId(2),
+            backend: Some(4712),
+            ..lent()
+        };
+        let both = [lent(), other];
+        let told = |said: Vec<Said>, after: &[Holder]| {
+            let testimonies = Testimonies::default();
+            testimonies.keep(said, &both, after, at(100));
+            testimonies.len()
+        };
+        let idle = || said(ServerState::Idle);
+        assert_eq!(told(vec![idle()], &both), 0);
+        let all = Said {
+            backend: 4712,
+            ..idle()
+        };
+        assert_eq!(told(vec![idle(), all], &both), 2);
+        assert_eq!(told(vec![idle()], &both[..1]), 1, "the other is back since");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! Responsible for what live holders cannot show: ten holders of 300 ms are never overdue and still
 //! the reason why a pool of ten serves 33 requests a second. Not responsible for live holders.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use super::HolderKind;
-use super::cell::Finished;
+use super::cell::{Cell, Finished};
 use super::pool::PoolRecord;
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, SqlText, text};
@@ -80,11 +81,66 @@ struct Slice {
     after_last_use: Duration,
 }
 
+impl Slice {
+    fn add(&mut self, held: Duration, after_last_use: Duration) {
+        self.count += 1;
+        self.held += held;
+        self.after_last_use += after_last_use;
+    }
+}
+
+impl Key {
+    fn of(pool: &PoolRecord, finished: &Finished) -> Self {
+        let sql = (finished.last_sql.as_ref()).filter(|_| finished.acquired_by.is_none());
+        Self {
+            pool: pool.id,
+            kind: finished.kind,
+            label: finished.label,
+            acquired_by: finished.acquired_by,
+            last_used_by: finished.last_used_by,
+            sql: sql.map(|sql| Arc::as_ptr(sql).addr()),
+        }
+    }
+}
+
+/// What one site has cost, on its way to a reader.
+struct Sum {
+    pool: String,
+    sql: Option<Arc<SqlText>>,
+    slice: Slice,
+}
+
+impl Sum {
+    fn total(self, key: Key) -> Option<SiteTotal> {
+        let count = u32::try_from(self.slice.count)
+            .ok()
+            .filter(|count| *count > 0)?;
+        Some(SiteTotal {
+            pool_id: key.pool,
+            pool: self.pool,
+            kind: key.kind,
+            label: key
+                .label
+                .map(|label| text::escape_text(label, 100).into_owned()),
+            acquired_by: key.acquired_by.map(Location::from),
+            last_used_by: key.last_used_by.map(Location::from),
+            sql: self.sql.map(|sql| sql.masked.to_string()),
+            count: self.slice.count,
+            mean_hold: self.slice.held / count,
+            mean_after_last_use: self.slice.after_last_use / count,
+        })
+    }
+}
+
 const SLICES: usize = 6;
 const SLICE: Duration = Duration::from_secs(10);
 
 pub(super) struct Totals {
     entries: DashMap<Key, Entry>,
+    /// How many checkouts began to move from their cells to the entries, and how many are there: while
+    /// the two differ, some are in neither.
+    leaving: AtomicU64,
+    arrived: AtomicU64,
     dropped: AtomicU64,
 }
 
@@ -95,20 +151,27 @@ impl Totals {
     pub(super) fn new() -> Self {
         Self {
             entries: DashMap::new(),
+            leaving: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn add(&self, pool: &PoolRecord, finished: Finished) {
-        let sql = (finished.last_sql.as_ref()).filter(|_| finished.acquired_by.is_none());
-        let key = Key {
-            pool: pool.id,
-            kind: finished.kind,
-            label: finished.label,
-            acquired_by: finished.acquired_by,
-            last_used_by: finished.last_used_by,
-            sql: sql.map(|sql| Arc::as_ptr(sql).addr()),
-        };
+    /// Ends the record of a cell, and counts it.
+    pub(super) fn take(&self, cell: &Cell) -> bool {
+        self.leaving.fetch_add(1, Ordering::SeqCst);
+        let finished = cell.finish();
+        let was_out = finished.is_some();
+        if let Some(finished) = finished {
+            self.add(&cell.pool, finished);
+        }
+        self.arrived.fetch_add(1, Ordering::SeqCst);
+        was_out
+    }
+
+    fn add(&self, pool: &PoolRecord, finished: Finished) {
+        let key = Key::of(pool, &finished);
+        let sql = key.sql.and(finished.last_sql.as_ref());
         let number = slice_number(finished.released_at);
         if let Some(mut entry) = self.entries.get_mut(&key) {
             entry.add(number, finished.held_for, finished.after_last_use);
@@ -131,35 +194,56 @@ impl Totals {
             .add(number, finished.held_for, finished.after_last_use);
     }
 
-    /// The sites of the last minute, most connection time first.
-    pub(super) fn view(&self, now: Moment) -> Vec<SiteTotal> {
+    /// The sites of the last minute, most connection time first. `cells`: those that may be on their
+    /// way back; a checkout counts from its release on.
+    pub(super) fn view(&self, now: Moment, cells: &dyn Fn() -> Vec<Arc<Cell>>) -> Vec<SiteTotal> {
+        /// Under endless churn no look is exact.
+        const LOOKS: usize = 100;
+        let mut sums = HashMap::new();
+        for _ in 0..LOOKS {
+            let arrived = self.arrived.load(Ordering::SeqCst);
+            sums = self.sums(now, &cells());
+            if self.leaving.load(Ordering::SeqCst) == arrived {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        let mut totals: Vec<(Duration, SiteTotal)> = sums
+            .into_iter()
+            .filter_map(|(key, sum)| Some((sum.slice.held, sum.total(key)?)))
+            .collect();
+        totals.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
+        totals.into_iter().map(|(_, total)| total).collect()
+    }
+
+    fn sums(&self, now: Moment, cells: &[Arc<Cell>]) -> HashMap<Key, Sum> {
         let number = slice_number(now);
-        let mut sums: Vec<(Duration, SiteTotal)> = self
+        let mut sums: HashMap<Key, Sum> = self
             .entries
             .iter()
-            .filter_map(|entry| {
-                let sum = entry.sum(number);
-                let count = u32::try_from(sum.count).ok().filter(|count| *count > 0)?;
-                let total = SiteTotal {
-                    pool_id: entry.key().pool,
+            .map(|entry| {
+                let sum = Sum {
                     pool: entry.pool.clone(),
-                    kind: entry.key().kind,
-                    label: entry
-                        .key()
-                        .label
-                        .map(|label| text::escape_text(label, 100).into_owned()),
-                    acquired_by: entry.key().acquired_by.map(Location::from),
-                    last_used_by: entry.key().last_used_by.map(Location::from),
-                    sql: entry.sql.as_ref().map(|sql| sql.masked.to_string()),
-                    count: sum.count,
-                    mean_hold: sum.held / count,
-                    mean_after_last_use: sum.after_last_use / count,
+                    sql: entry.sql.clone(),
+                    slice: entry.sum(number),
                 };
-                Some((sum.held, total))
+                (entry.key().clone(), sum)
             })
             .collect();
-        sums.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
-        sums.into_iter().map(|(_, total)| total).collect()
+        for cell in cells {
+            let Some(finished) = cell.account() else {
+                continue;
+            };
+            let key = Key::of(&cell.pool, &finished);
+            let sql = key.sql.and(finished.last_sql.clone());
+            let sum = sums.entry(key).or_insert_with(|| Sum {
+                pool: cell.pool.name.clone(),
+                sql,
+                slice: Slice::default(),
+            });
+            sum.slice.add(finished.held_for, finished.after_last_use);
+        }
+        sums
     }
 
     /// How many checkouts were not counted because there was no room for their site.
@@ -181,9 +265,7 @@ impl Entry {
                 ..Slice::default()
             };
         }
-        slice.count += 1;
-        slice.held += held;
-        slice.after_last_use += after_last_use;
+        slice.add(held, after_last_use);
     }
 
     fn sum(&self, now: u64) -> Slice {

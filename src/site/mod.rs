@@ -4,6 +4,7 @@
 //! for a reader. Not responsible for when they are taken (the pool) or for layout (the report).
 
 mod capture;
+mod naming;
 pub(crate) mod sql;
 mod stack;
 mod statements;
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::panic;
 
+pub(crate) use self::naming::named_for;
 pub(crate) use self::stack::Stacks;
 pub use self::stack::{Frame, Stack};
 pub(crate) use self::statements::{SqlText, Statements};

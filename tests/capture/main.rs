@@ -19,6 +19,7 @@
 mod unwind;
 
 mod callers;
+mod checkouts;
 mod compare;
 mod foreign;
 mod libraries;

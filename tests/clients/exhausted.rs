@@ -7,14 +7,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{Request as HttpRequest, Response as HttpResponse, StatusCode};
 use axum::routing::get;
-use bytes::{Buf, BufMut};
 use futures::future::BoxFuture;
 use leaktrace::{ScopeLayer, SqlitePool};
 use sqlx::Sqlite;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
@@ -22,6 +20,7 @@ use tower::{Service, service_fn};
 
 use crate::bench::{Bench, assert_names, millis};
 use crate::support::db::{TestDb, sqlite_database};
+use crate::text::Text;
 use crate::web::{ask, serve};
 
 async fn pool(bench: &Bench) -> (TestDb, SqlitePool) {
@@ -77,45 +76,6 @@ async fn over_http_it_stays_500_unless_asked_for() {
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
 }
 
-/// Carries nothing but the fact of a call.
-#[derive(Clone, Copy, Default)]
-struct Empty;
-
-impl Codec for Empty {
-    type Encode = ();
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Empty {
-    type Item = ();
-    type Error = Status;
-
-    fn encode(&mut self, (): (), out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_u8(0);
-        Ok(())
-    }
-}
-
-impl Decoder for Empty {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        from.advance(from.remaining());
-        Ok(Some(()))
-    }
-}
-
 #[derive(Clone)]
 struct Orders(SqlitePool);
 
@@ -135,16 +95,16 @@ impl Service<HttpRequest<Body>> for Orders {
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
         let pool = self.0.clone();
         Box::pin(async move {
-            let list = service_fn(move |_: Request<()>| {
+            let list = service_fn(move |_: Request<String>| {
                 let pool = pool.clone();
                 async move {
                     match pool.acquire().await {
-                        Ok(_) => Ok(Response::new(())),
+                        Ok(_) => Ok(Response::new(String::new())),
                         Err(error) => Err(Status::internal(error.to_string())),
                     }
                 }
             });
-            Ok(tonic::server::Grpc::new(Empty).unary(list, request).await)
+            Ok(tonic::server::Grpc::new(Text).unary(list, request).await)
         })
     }
 }
@@ -161,7 +121,7 @@ async fn code(layer: ScopeLayer, pool: &SqlitePool) -> Code {
     let mut client = tonic::client::Grpc::new(channel.connect_lazy());
     client.ready().await.expect("the server listens");
     let path = "/shop.v1.Orders/List".parse().expect("a path");
-    match client.unary(Request::new(()), path, Empty).await {
+    match client.unary(Request::new(String::new()), path, Text).await {
         Ok(_) => Code::Ok,
         Err(status) => status.code(),
     }

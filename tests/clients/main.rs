@@ -8,9 +8,16 @@ mod support;
 #[allow(dead_code)]
 mod bench;
 
+#[path = "../../examples/tonic_service/text.rs"]
+mod text;
+
 mod cuts;
 mod exhausted;
 mod exports;
+mod grpc;
+mod http2;
 mod load;
 mod outlived;
+mod shutdown;
+mod uploads;
 mod web;

@@ -1,5 +1,5 @@
-//! tonic: unary, streaming, cancel and deadline, through the layer. The codec carries text, so that
-//! no proto file and no compiler is needed.
+//! tonic: unary, streaming, cancel and deadline, through the layer. The codec is that of the
+//! example: it carries text, so that no proto file and no compiler is needed.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -9,60 +9,19 @@ use std::time::Duration;
 
 use axum::http::uri::PathAndQuery;
 use axum::http::{Request as HttpRequest, Response as HttpResponse};
-use bytes::{Buf, BufMut};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
 use leaktrace::Monitor;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::{Service, service_fn};
 
 use crate::support::{Ends, Log, ended, monitor, scope_name};
-
-#[derive(Clone, Copy, Default)]
-struct Text;
-
-impl Codec for Text {
-    type Encode = String;
-    type Decode = String;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Text {
-    type Item = String;
-    type Error = Status;
-
-    fn encode(&mut self, item: String, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_slice(item.as_bytes());
-        Ok(())
-    }
-}
-
-impl Decoder for Text {
-    type Item = String;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<String>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        String::from_utf8(bytes.to_vec())
-            .map(Some)
-            .map_err(|_| Status::invalid_argument("not text"))
-    }
-}
+use crate::text::Text;
 
 type Answers = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 

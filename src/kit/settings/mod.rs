@@ -74,7 +74,7 @@ pub(super) enum Key {
 /// | acquire timeout | 10 s | callers have given up by then, and a wait that long is an outage |
 /// | idle timeout | 10 min | sessions cost the server memory, reconnecting costs the next caller |
 /// | lifetime | 30 min, less up to 5 min | after a failover or a new address all sessions move; not all at once |
-/// | test before acquire | on | a connection that a firewall dropped is found before it is used |
+/// | test before acquire | on, unless it came back within 0.5 s | a connection that a firewall dropped is found before it is used |
 /// | prepared statements | on | planning again costs more than keeping them |
 ///
 /// # Examples

@@ -107,7 +107,7 @@ mod tests {
         #[test]
         fn a_rule_is_found_under_its_address_and_no_other(
             addresses in prop::collection::vec((any::<u64>(), any::<u64>()), 1..64),
-            flipped in 0..47,
+            flipped in 0usize..47,
         ) {
             let rules = Box::new(Rules::new());
             for (address, number) in addresses {
@@ -116,7 +116,7 @@ mod tests {
                 prop_assert_eq!(rules.get(address), Some(rule(number)));
                 rules.insert(address, Rule::END);
                 prop_assert_eq!(rules.get(address), Some(Rule::END));
-                prop_assert_eq!(rules.get(address ^ 1 << flipped), None);
+                prop_assert_eq!(rules.get(address ^ 1usize << flipped), None);
                 rules.clear();
                 prop_assert_eq!(rules.get(address), None);
             }

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! It needs no server and no proto compiler: the database is SQLite in memory, and the messages are
-//! lines of text, through a codec of thirty lines. It serves until Ctrl-C, or for `--seconds N`, calls
+//! lines of text, through a codec of forty lines in `text.rs`. It serves until Ctrl-C, or for `--seconds N`, calls
 //! itself, and prints what leaktrace counted.
+
+mod text;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,7 +16,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut};
 use futures::future::BoxFuture;
 use futures::{Stream, TryStreamExt};
 use leaktrace::{Monitor, SqlitePool, SqlitePoolOptions};
@@ -22,11 +23,12 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService};
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 use tower::{Service, service_fn};
+
+use crate::text::Text;
 
 #[derive(Clone)]
 struct Orders(SqlitePool);
@@ -153,47 +155,6 @@ impl Service<http::Request<Body>> for Orders {
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
-    }
-}
-
-/// A message is a line of text.
-#[derive(Clone, Copy, Default)]
-struct Text;
-
-impl Codec for Text {
-    type Encode = String;
-    type Decode = String;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Text {
-    type Item = String;
-    type Error = Status;
-
-    fn encode(&mut self, item: String, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_slice(item.as_bytes());
-        Ok(())
-    }
-}
-
-impl Decoder for Text {
-    type Item = String;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<String>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        String::from_utf8(bytes.to_vec())
-            .map(Some)
-            .map_err(|_| Status::invalid_argument("not text"))
     }
 }
 

@@ -1,0 +1,136 @@
+//! Uploads over HTTP/1.1 and handlers that panic, each with a transaction open. (HTTP/2: `http2`.)
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use futures::StreamExt;
+use leaktrace::{Detail, SqlitePool};
+use sqlx::Sqlite;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::bench::{Bench, PATIENCE};
+use crate::support::db::{TestDb, sqlite_database};
+use crate::support::eventually;
+use crate::web::{Book, Client, ask, back_and_silent, patient, serve};
+
+type Context = State<(SqlitePool, Book)>;
+
+async fn upload(State((pool, book)): Context, body: Body) -> Result<(), StatusCode> {
+    book.write(&pool, body).await
+}
+
+async fn panics(State((pool, book)): Context) {
+    let mut tx = pool.begin().await.expect("free");
+    book.row(&mut tx, 1).await;
+    panic!("on purpose, with a transaction open");
+}
+
+/// The stream has a transaction, and panics after its first line.
+async fn panics_in_its_body(State((pool, book)): Context) -> Body {
+    Body::from_stream(
+        async_stream::stream! {
+            let mut tx = pool.begin().await.expect("free");
+            book.row(&mut tx, 1).await;
+            yield Ok::<_, std::io::Error>("first");
+            panic!("on purpose, in the body");
+        }
+        .boxed(),
+    )
+}
+
+async fn fine(State((pool, book)): Context) {
+    let mut tx = pool.begin().await.expect("free");
+    book.row(&mut tx, 1).await;
+    tx.commit().await.expect("saved");
+}
+
+struct Ground {
+    bench: Bench,
+    pool: SqlitePool,
+    book: Book,
+    addr: std::net::SocketAddr,
+    _db: TestDb,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let bench = Bench::new(patient().detail(Detail::Backtrace));
+        let db = sqlite_database().await;
+        let pool = bench.open_pool::<Sqlite>(&db, 1, PATIENCE).await;
+        let book = Book::new(&pool).await;
+        let app = Router::new()
+            .route("/upload", post(upload))
+            .route("/panics", post(panics))
+            .route("/panics-in-its-body", post(panics_in_its_body))
+            .route("/fine", post(fine))
+            .layer(bench.monitor.layer())
+            .layer(CatchPanicLayer::new())
+            .with_state((pool.clone(), book.clone()));
+        let addr = serve(app).await;
+        Self {
+            bench,
+            pool,
+            book,
+            addr,
+            _db: db,
+        }
+    }
+
+    /// The one request ended, everything is back, and so many rows were saved.
+    async fn ends_with(&self, rows: i64) -> leaktrace::RequestCounts {
+        let counts = eventually("ended", PATIENCE, async || {
+            let counts = self.bench.monitor.requests();
+            let ended = counts.completed + counts.cancelled + counts.panicked + counts.errored;
+            (ended == 1).then_some(counts)
+        })
+        .await;
+        back_and_silent(&self.bench, &self.pool).await;
+        assert_eq!(self.book.rows(&self.pool).await, rows);
+        counts
+    }
+}
+
+/// Over HTTP/1.1 the handler is not dropped: it reads an error, and decides.
+#[tokio::test]
+async fn an_upload_that_breaks_off_midway_is_rolled_back() {
+    let ground = Ground::new().await;
+    let client = Client::upload(ground.addr, "POST /upload", 1_000, "half of it").await;
+    ground.book.has_written(1).await;
+    assert_eq!(ground.pool.status().held, 1);
+    client.leave().await;
+    ground.ends_with(0).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_is_saved() {
+    let ground = Ground::new().await;
+    let client = Client::upload(ground.addr, "POST /upload", 9, "all of it").await;
+    assert!(client.answer().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(ground.ends_with(1).await.completed, 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
+    let ground = Ground::new().await;
+    let answer = ask(ground.addr, "POST /panics").await;
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    assert_eq!(ground.ends_with(0).await.panicked, 1);
+}
+
+#[tokio::test]
+async fn a_body_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
+    let ground = Ground::new().await;
+    let mut client = Client::send(ground.addr, "POST /panics-in-its-body").await;
+    assert!(client.some().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(ground.ends_with(0).await.panicked, 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_panic_is_saved() {
+    let ground = Ground::new().await;
+    let answer = ask(ground.addr, "POST /fine").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(ground.ends_with(1).await.completed, 1);
+}
