@@ -35,7 +35,8 @@ impl Ageing {
         }
         // A hundredth of a second, so that the time between sqlx's look at the clock and ours makes
         // no difference.
-        let born = (Instant::now() - age).saturating_duration_since(self.start);
+        let born = Instant::now().checked_sub(age).unwrap_or(self.start);
+        let born = born.saturating_duration_since(self.start);
         let place = self.chance.hash_one(born.as_millis() / 10) % 1_000;
         let part = Duration::from_secs_f64(self.jitter.as_secs_f64() * place as f64 / 1_000.0);
         age >= self.lifetime.saturating_sub(part)

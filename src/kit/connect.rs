@@ -161,6 +161,7 @@ impl PoolSettings {
     /// WARN for each try. What another try cannot help (a password, TLS, a database that is not
     /// there) ends it at once. With [`warm_up`](Self::warm_up) all
     /// [`min_connections`](Self::min_connections) are there too; without, they are opened behind it.
+    /// For `Any`, call `sqlx::any::install_default_drivers()` before.
     ///
     /// # Errors
     /// See [`ConnectError`].

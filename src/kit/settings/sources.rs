@@ -66,7 +66,16 @@ impl PoolSettings {
     /// # Errors
     /// As [`from_env`](Self::from_env), and when the file cannot be read.
     pub fn from_env_or_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        Self::default().overridden_by(environment_or(file.as_ref())?)
+        Self::default().overridden_by_env_or_file(file)
+    }
+
+    /// These settings, with what the process or else the file has in place of them. Reads the
+    /// prefixes of the [service](Self::service), too.
+    ///
+    /// # Errors
+    /// As [`from_env_or_file`](Self::from_env_or_file).
+    pub fn overridden_by_env_or_file(self, file: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        self.overridden_by(environment_or(file.as_ref())?)
     }
 
     /// These settings, with what the lookup has in place of them. Reads the prefixes of the
