@@ -9,7 +9,7 @@
     target_arch = "x86_64",
     target_pointer_width = "64"
 ))]
-#[allow(dead_code)] // What only the crate needs.
+#[allow(dead_code, unused_imports)] // What only the crate and its tests need.
 #[path = "../src/site/capture/unwind/mod.rs"]
 mod unwind;
 

@@ -166,7 +166,7 @@ impl Config {
     /// of a holder that is about to be reported. Default: true.
     ///
     /// # Cost
-    /// At most one connection per pool and second, for less than a second, and only when something new
+    /// At most one connection per pool in 2 s, for less than a second, and only when something new
     /// is about to be said; two the first time. See `docs/guide.md`.
     pub fn witness(mut self, witness: bool) -> Self {
         self.witness = witness;

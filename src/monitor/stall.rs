@@ -9,7 +9,7 @@ use super::Monitor;
 use crate::clock::{Moment, span};
 use crate::registry::{PoolRecord, Pulse};
 use crate::scope::{Scope, inside_a_poll};
-use crate::site::{named_for, text};
+use crate::site::{text, walk_waited};
 
 /// What is known of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +64,8 @@ impl Monitor {
             Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
-        // What we made it wait for, reading names, is nobody else's fault.
-        let ours = named_for(late, now);
-        if late.saturating_sub(ours) < Pulse::LATE {
+        // What a walk of ours waited, while names were being read, is nobody else's fault.
+        if late.saturating_sub(walk_waited(late, now)) < Pulse::LATE {
             return Runtime::Silent;
         }
         // The requests of this monitor, the jobs of the process, and whatever carries either of them.

@@ -57,16 +57,16 @@ impl Drop for Pending {
 }
 
 /// The least time between two questions about one pool, when something new is about to be said.
-pub(super) const NEWS: Duration = Duration::from_secs(1);
+pub(super) const NEWS: Duration = Duration::from_secs(2);
 /// The same, while somebody waits for the pool.
 pub(super) const EXHAUSTED: Duration = Duration::from_secs(5);
 /// A question that takes longer than this has failed.
-const LIMIT: Duration = Duration::from_millis(1100);
+const LIMIT: Duration = Duration::from_millis(2100);
 /// So much later than its limit a finding may be, when the answer is on its way.
 const LATE: Duration = Duration::from_millis(250);
 /// As long before its limit a holder is asked about, so that the answer is there in time. Less than
 /// [`NEWS`]: one question is enough.
-const AHEAD: Duration = Duration::from_millis(800);
+const AHEAD: Duration = Duration::from_millis(1500);
 
 impl Monitor {
     /// Has the servers asked about holders of whom something is, or is about to be, said. Answers
@@ -91,7 +91,7 @@ impl Monitor {
         }
         for holder in snapshot.holders.iter().filter(|holder| is_known(holder)) {
             let due = due_in(holder);
-            let ahead = AHEAD.min(holder.threshold / 4);
+            let ahead = AHEAD.min(holder.threshold / 3);
             if due > ahead {
                 let time = due - ahead;
                 next = Some(next.map_or(time, |next| next.min(time)));

@@ -78,7 +78,7 @@ impl Backends {
         let mut known = self.0.lock();
         let oldest = lifetime.and_then(|lifetime| from.checked_sub(lifetime));
         known.retain(|(other, made)| {
-            *other != backend && !made.to.zip(oldest).is_some_and(|(to, oldest)| to < oldest)
+            *other != backend && made.to.zip(oldest).is_none_or(|(to, oldest)| to >= oldest)
         });
         if known.len() >= Self::MOST {
             // Asked about again, each of them.

@@ -90,9 +90,10 @@ impl Learned {
     }
 }
 
-/// Returns a connection that need not be settled.
-pub(super) async fn proven(returning: impl Future<Output = ()>) {
-    PROVEN.scope(RefCell::new(None), returning).await;
+/// Returns a connection that need not be settled. No `async fn`: that would keep room for the future
+/// twice, and sqlx's is large.
+pub(super) fn proven<F: Future<Output = ()>>(returning: F) -> impl Future<Output = ()> + use<F> {
+    PROVEN.scope(RefCell::new(None), returning)
 }
 
 pub(super) type Hook<DB, T> = Arc<

@@ -307,9 +307,8 @@ impl<DB: Database> Pool<DB> {
     /// For `PgListener::connect_with`, `copy_in_raw` on a pool, and libraries that want sqlx's type.
     #[track_caller]
     pub fn as_sqlx(&self) -> &sqlx::Pool<DB> {
-        self.watched
-            .monitor
-            .handed_out(self.record(), CallSite::caller());
+        let monitor = &self.watched.monitor;
+        monitor.handed_out(self.record(), CallSite::caller());
         &self.raw
     }
 

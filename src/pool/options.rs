@@ -3,6 +3,8 @@
 //! Responsible for the builder. Not responsible for what the options mean: sqlx keeps them. Nor for
 //! what hooks do: see `hooks`.
 
+mod making;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +15,7 @@ use log::LevelFilter;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{Database, Error};
 
-use super::hooks::{Hooks, Ours, Told};
-use super::watch::Watch;
+use super::hooks::Hooks;
 use super::{ConnectOptions, Pool};
 use crate::monitor::Monitor;
 
@@ -99,7 +100,8 @@ impl<DB: Database> PoolOptions<DB> {
 
     /// Sets whether the backend of each connection is learned. Default: true.
     ///
-    /// Without it a statement whose caller went away cannot be cancelled on the server.
+    /// Without it a statement whose caller went away cannot be cancelled on the server, and the server
+    /// is not asked about holders ([`Config::witness`](crate::Config::witness)).
     ///
     /// # Cost
     /// One round trip when connecting. Then `SELECT pg_backend_pid()` or `SELECT CONNECTION_ID()`
@@ -305,36 +307,6 @@ impl<DB: Database> PoolOptions<DB> {
     pub fn connect_lazy_with(self, options: ConnectOptions<DB>) -> Pool<DB> {
         let (raw, watch) = self.split();
         watch.over(raw.connect_lazy_with(options))
-    }
-
-    /// sqlx's options with all hooks, and what is left to do with the pool.
-    fn split(self) -> (sqlx::pool::PoolOptions<DB>, Watch<DB>) {
-        let identify = self.identify && !self.unprepared && DB::NAME != "SQLite";
-        let watch = Watch {
-            name: self.name,
-            monitor: self.monitor,
-            return_limit: self.return_limit,
-            unprepared: self.unprepared,
-            overflow: if self.own { self.overflow } else { 0 },
-            learns: self.own && identify,
-            // The hooks of foreign options are in `raw` already.
-            stated: self.hooks.clone().alone(self.raw.clone()),
-            told: Told::default(),
-        };
-        let raw = if self.own {
-            let told = Arc::clone(&watch.told);
-            let base = self.raw.get_max_connections();
-            let raw = self.raw.max_connections(base.saturating_add(self.overflow));
-            let ours = Ours {
-                identify,
-                bypass: self.bypass,
-                overflows: self.overflow > 0,
-            };
-            self.hooks.install(raw, ours, told)
-        } else {
-            self.raw
-        };
-        (raw, watch)
     }
 }
 

@@ -3,13 +3,11 @@
 //! Responsible for names, for identity and for what sqlx says of its pool. Not responsible for
 //! building pools: see `options`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
-use super::hooks::Told;
 use super::{Pool, Watched, witness};
 use crate::monitor::Monitor;
 use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
@@ -52,44 +50,6 @@ impl Monitor {
                 policy: Policy::default(),
             },
         }
-    }
-}
-
-/// What is done with the pool once sqlx has made it.
-pub(super) struct Watch<DB: Database> {
-    pub(super) name: Option<String>,
-    pub(super) monitor: Option<Monitor>,
-    pub(super) return_limit: Option<Duration>,
-    pub(super) unprepared: bool,
-    pub(super) overflow: u32,
-    /// Hooks of ours learn which backend a connection has.
-    pub(super) learns: bool,
-    /// What the user set, for [`Pool::options`].
-    pub(super) stated: sqlx::pool::PoolOptions<DB>,
-    pub(super) told: Told,
-}
-
-impl<DB: Database> Watch<DB> {
-    pub(super) fn over(self, pool: sqlx::Pool<DB>) -> Pool<DB> {
-        let name = self.name.as_deref().unwrap_or(DB::NAME);
-        let monitor = self.monitor.as_ref().unwrap_or_else(|| Monitor::global());
-        let pool = monitor.watch(name, pool);
-        if let Some(limit) = self.return_limit {
-            pool.record().returns.set_limit(limit);
-        }
-        if self.unprepared {
-            pool.record().habits.set_unprepared();
-        }
-        pool.record().state(Box::new(self.stated));
-        if self.learns {
-            pool.record().set_learns();
-        }
-        pool.record().habits.set_overflow(self.overflow);
-        // Weak: sqlx's pool keeps its hooks, and the record keeps sqlx's pool.
-        let _ = self
-            .told
-            .set((monitor.clone(), Arc::downgrade(pool.record())));
-        pool
     }
 }
 

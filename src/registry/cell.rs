@@ -5,6 +5,7 @@
 //! which cell it gets (`slots`): a cell is used again, so whoever keeps one longer than its lease
 //! asks by id.
 
+mod live;
 mod view;
 
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
+pub(super) use self::live::Finished;
+use self::live::{Doing, Live};
 use super::doubts::Doubts;
 use super::holder::{Cut, HolderId, HolderKind, Owner, Phase, SpanInfo};
 use super::pool::{Policy, PoolRecord};
@@ -47,55 +50,6 @@ pub(crate) struct Begun {
     pub(crate) span: Option<SpanInfo>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    InFlight,
-    Idle,
-    Unknown,
-}
-
-/// The checkout that a cell is out for. Between two of them it keeps nothing that belongs to users.
-#[derive(Clone)]
-pub(super) struct Live {
-    /// Names the checkout; zero while the cell is free.
-    pub(super) id: u64,
-    /// Shown to readers; `false` at detail `off`.
-    listed: bool,
-    kind: HolderKind,
-    policy: Policy,
-    acquired_at: Moment,
-    waited: Duration,
-    acquired_by: Option<CallSite>,
-    stack: Option<Stack>,
-    scope: Option<Scope>,
-    task: Option<tokio::task::Id>,
-    owner: Owner,
-    span: Option<SpanInfo>,
-    /// Where the guard was last borrowed mutably; becomes `last_used_by` when a use follows.
-    borrowed_by: Option<CallSite>,
-    last_used_at: Option<Moment>,
-    last_used_by: Option<CallSite>,
-    last_sql: Option<Arc<SqlText>>,
-    uses: u32,
-    /// How many rows were handed over: a stream that is read is not stuck.
-    rows: u64,
-    doing: Doing,
-    /// What the guard itself does on the connection, beside the user's statements.
-    own: Option<Use>,
-    since: Moment,
-    parked: bool,
-    in_transaction: bool,
-    pub(super) phase: Phase,
-    doubts: Doubts,
-    /// The finding that speaks of this holder.
-    claimed: Option<u64>,
-    released_at: Option<Moment>,
-    /// Its request was cut, and this is in what.
-    cut: Option<Cut>,
-    /// Its way back, while it is on it.
-    pub(super) walk: Option<Walk>,
-}
-
 /// How a statement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -123,42 +77,6 @@ pub(crate) struct Ended {
     pub(crate) held_for: Duration,
     /// In what it was when its request was cut, if it was.
     pub(crate) cut: Option<Cut>,
-}
-
-impl Live {
-    fn free() -> Self {
-        Self {
-            id: 0,
-            listed: false,
-            kind: HolderKind::Connection,
-            policy: Policy::default(),
-            acquired_at: Moment::FIRST,
-            waited: Duration::ZERO,
-            acquired_by: None,
-            stack: None,
-            scope: None,
-            task: None,
-            owner: Owner::Thread(u64::MAX),
-            span: None,
-            borrowed_by: None,
-            last_used_at: None,
-            last_used_by: None,
-            last_sql: None,
-            uses: 0,
-            rows: 0,
-            doing: Doing::Idle,
-            own: None,
-            since: Moment::FIRST,
-            parked: false,
-            in_transaction: false,
-            phase: Phase::Held,
-            doubts: Doubts::default(),
-            claimed: None,
-            released_at: None,
-            cut: None,
-            walk: None,
-        }
-    }
 }
 
 impl Cell {
@@ -421,55 +339,5 @@ impl Cell {
         live.walk = walks.then_some(Walk::new(now));
         let ended = live.claimed.map(|finding| live.ended(finding));
         Some((live.listed, ended))
-    }
-}
-
-/// What is left of a checkout that is over.
-pub(super) struct Finished {
-    pub(super) kind: HolderKind,
-    pub(super) label: Option<&'static str>,
-    pub(super) acquired_by: Option<CallSite>,
-    pub(super) held_for: Duration,
-    pub(super) after_last_use: Duration,
-    pub(super) last_used_by: Option<CallSite>,
-    pub(super) last_sql: Option<Arc<SqlText>>,
-    pub(super) released_at: Moment,
-    /// Dropped by whoever drops this, outside of the cell's lock.
-    _scope: Option<Scope>,
-    _stack: Option<Stack>,
-}
-
-impl Live {
-    fn enter(&mut self, doing: Doing, now: Moment) {
-        self.doing = doing;
-        self.own = None;
-        self.since = now;
-    }
-
-    fn account(self) -> Finished {
-        let released_at = self.released_at.unwrap_or(self.acquired_at);
-        let last_use = self.last_used_at.unwrap_or(self.acquired_at);
-        Finished {
-            kind: self.kind,
-            label: self.policy.label,
-            acquired_by: self.acquired_by,
-            held_for: released_at.since(self.acquired_at),
-            after_last_use: released_at.since(last_use),
-            last_used_by: self.last_used_by,
-            last_sql: self.last_sql,
-            released_at,
-            _scope: self.scope,
-            _stack: self.stack,
-        }
-    }
-
-    fn ended(&self, finding: u64) -> Ended {
-        let until = self.released_at.unwrap_or_else(Moment::now);
-        Ended {
-            finding,
-            holder: HolderId(self.id),
-            held_for: until.since(self.acquired_at),
-            cut: self.cut,
-        }
     }
 }

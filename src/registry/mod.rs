@@ -9,7 +9,9 @@
 //! - A lock is never held over a call into the user's code, an allocation of unbounded size, or the
 //!   naming of a symbol.
 
+mod bits;
 mod cell;
+mod counts;
 mod doubts;
 mod habits;
 mod holder;
@@ -18,6 +20,7 @@ mod pool;
 mod returns;
 mod slots;
 mod snapshot;
+mod status;
 mod testimony;
 mod totals;
 mod waiter;
@@ -33,10 +36,10 @@ pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
-pub use self::pool::{PoolInfo, PoolStatus};
 pub(crate) use self::returns::{Done, Stuck, Word};
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
+pub use self::status::{PoolInfo, PoolStatus};
 use self::testimony::Testimonies;
 pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
 pub use self::testimony::{Blocker, ServerState, Testimony};

@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
+use super::counts::Counts;
 use super::habits::Habits;
 use super::returns::{Returns, Word};
+use super::status::{PoolInfo, PoolStatus};
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
@@ -53,34 +55,6 @@ pub(crate) struct Policy {
 pub(crate) struct Closing {
     pub(crate) since: Moment,
     pub(crate) by: CallSite,
-}
-
-/// How many are held and how many are on their way back: one word, so that a checkout that moves
-/// from the one to the other is never seen in both or in neither.
-#[derive(Default)]
-pub(super) struct Counts(AtomicU64);
-
-impl Counts {
-    const HELD: u64 = 1 << 32;
-
-    pub(super) fn take(&self) {
-        self.0.fetch_add(Self::HELD, Ordering::AcqRel);
-    }
-
-    pub(super) fn release(&self) {
-        // One more on its way, one less held.
-        self.0.fetch_sub(Self::HELD - 1, Ordering::AcqRel);
-    }
-
-    pub(super) fn end(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Held, returning.
-    pub(super) fn read(&self) -> (u32, u32) {
-        let both = self.0.load(Ordering::Acquire);
-        ((both >> 32) as u32, both as u32)
-    }
 }
 
 /// Counters and facts of one pool, shared by all its handles, holders and waiters.
@@ -372,51 +346,6 @@ impl PoolRecord {
             raw_handed_out: raw.sites().map(Location::from).collect(),
         }
     }
-}
-
-/// The counters of a pool at one moment.
-///
-/// `held`, `returning`, `waiting` and `orphaned` are leaktrace's own and exact. `max`, `size` and
-/// `idle` are sqlx's, read at another moment. `in_progress` and `untracked` are drawn from both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct PoolStatus {
-    /// Checkouts that are out, pooled statements included.
-    pub held: u32,
-    /// Connections on their way back.
-    pub returning: u32,
-    /// Acquires that found every permit in use.
-    pub waiting: u32,
-    /// Connections closed while their backend may still run on the server.
-    pub orphaned: u64,
-    /// `max_connections`.
-    pub max: u32,
-    /// Open connections.
-    pub size: u32,
-    /// Idle connections; never more than `max`.
-    pub idle: u32,
-    /// Connections that are none of idle, held or returning: being opened, tested or reaped, or
-    /// used through the raw pool.
-    pub in_progress: u32,
-    /// What of `in_progress` has stayed for a second while nobody waited: used through the raw
-    /// pool, or lost.
-    pub untracked: u32,
-}
-
-/// One pool in a report.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct PoolInfo {
-    #[cfg_attr(feature = "json", serde(skip))]
-    pub(crate) id: u64,
-    /// The name it was given.
-    pub name: String,
-    /// Its counters.
-    pub status: PoolStatus,
-    /// Where `as_sqlx` handed the raw pool out.
-    pub raw_handed_out: Vec<Location>,
 }
 
 /// The lowest `in_progress` of this second and of the one before.

@@ -10,52 +10,10 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::bits::Bits;
 use super::cell::Cell;
 use super::pool::PoolRecord;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
-
-/// Which of the cells is taken.
-///
-/// Kept apart from the cells, so that its model is small.
-pub(super) struct Bits(Box<[AtomicU64]>);
-
-impl Bits {
-    const WORD: usize = 64;
-
-    pub(super) fn new(count: usize) -> Self {
-        let words = count.div_ceil(Self::WORD);
-        let word = |index: usize| {
-            // The bits beyond the end are taken for good.
-            let left = count - index * Self::WORD;
-            AtomicU64::new(if left < Self::WORD { !0 << left } else { 0 })
-        };
-        Self((0..words).map(word).collect())
-    }
-
-    /// Takes the first one that is free.
-    pub(super) fn take(&self) -> Option<usize> {
-        for (index, word) in self.0.iter().enumerate() {
-            let mut seen = word.load(Ordering::Relaxed);
-            while seen != !0 {
-                let bit = (!seen).trailing_zeros() as usize;
-                // Acquire: what its last owner did to the cell is over.
-                let before = word.fetch_or(1 << bit, Ordering::Acquire);
-                if before & (1 << bit) == 0 {
-                    return Some(index * Self::WORD + bit);
-                }
-                seen = before;
-            }
-        }
-        None
-    }
-
-    /// Gives one back that [`Bits::take`] answered.
-    pub(super) fn give_back(&self, index: usize) {
-        let bit = 1_u64 << (index % Self::WORD);
-        self.0[index / Self::WORD].fetch_and(!bit, Ordering::Release);
-    }
-}
 
 /// The cells of one pool.
 pub(crate) struct Slots {
@@ -75,7 +33,7 @@ pub(super) enum Place {
 
 impl Slots {
     /// The most cells that are kept for one pool; a larger pool allocates the rest.
-    const MOST: usize = 1024;
+    const MOST: usize = 1 << 14;
 
     pub(super) fn new(record: PoolRecord, registry: &Weak<super::Registry>) -> Self {
         let count =
@@ -139,25 +97,5 @@ impl Slots {
             .collect();
         cells.extend(self.overflow.lock().iter().cloned());
         cells
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_index_is_taken_once_and_can_be_taken_again() {
-        let bits = Bits::new(70);
-        let mut taken: Vec<_> = std::iter::from_fn(|| bits.take()).collect();
-        assert_eq!(taken.len(), 70);
-        taken.sort_unstable();
-        taken.dedup();
-        assert_eq!(taken, (0..70).collect::<Vec<_>>());
-        bits.give_back(69);
-        bits.give_back(3);
-        assert_eq!(bits.take(), Some(3));
-        assert_eq!(bits.take(), Some(69));
-        assert_eq!(bits.take(), None);
     }
 }

@@ -4,20 +4,20 @@
 //! for a reader. Not responsible for when they are taken (the pool) or for layout (the report).
 
 mod capture;
-mod naming;
 pub(crate) mod sql;
 mod stack;
 mod statements;
 pub(crate) mod text;
+mod waits;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::panic;
 
-pub(crate) use self::naming::named_for;
 pub(crate) use self::stack::Stacks;
 pub use self::stack::{Frame, Stack};
 pub(crate) use self::statements::{SqlText, Statements};
+pub(crate) use self::waits::walk_waited;
 
 /// A place in source code: file, line and column.
 ///

@@ -12,7 +12,6 @@ use std::sync::{LazyLock, OnceLock};
 use dashmap::DashMap;
 
 use super::capture::Captures;
-use super::naming::Naming;
 use super::{CallSite, Location, text};
 use crate::config::Unwinder;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -213,7 +212,6 @@ impl Kept {
 const TASK_BOTTOM: &str = "tokio::runtime::task::harness";
 
 fn name(addresses: &[usize]) -> Box<[Frame]> {
-    let _naming = Naming::begins();
     let mut frames: Vec<Frame> = Vec::new();
     let mut bottom = false;
     for &address in addresses {

@@ -16,7 +16,9 @@ use tokio::task::yield_now;
 
 use crate::compare::times;
 
-async fn watched(unwinder: Unwinder) -> (Monitor, Pool<Sqlite>) {
+type Watched = (Monitor, Pool<Sqlite>);
+
+async fn watched(unwinder: Unwinder) -> Watched {
     let config = Config::default()
         .detail(Detail::Backtrace)
         .unwinder(unwinder);
@@ -31,8 +33,11 @@ async fn watched(unwinder: Unwinder) -> (Monitor, Pool<Sqlite>) {
     (monitor, pool)
 }
 
-/// What is shown of the one checkout: function and line of each frame.
-fn frames(holder: &Holder) -> Vec<(String, String)> {
+/// Function and line of each frame that is shown.
+type Frames = Vec<(String, String)>;
+
+/// What is shown of a checkout.
+fn frames(holder: &Holder) -> Frames {
     let stack = holder.stack.as_ref().expect("a stack");
     let shown = stack.frames().iter().map(|frame| {
         let line = frame.location().map(ToString::to_string);
@@ -42,7 +47,7 @@ fn frames(holder: &Holder) -> Vec<(String, String)> {
 }
 
 /// One line for both, so that the frames can be the same.
-async fn one_line(pools: &[(Monitor, Pool<Sqlite>)]) -> Vec<Vec<(String, String)>> {
+async fn one_line(pools: &[Watched]) -> Vec<Frames> {
     let mut seen = Vec::new();
     for (monitor, pool) in pools {
         let conn = pool.acquire().await.expect("a connection");
@@ -55,9 +60,9 @@ async fn one_line(pools: &[(Monitor, Pool<Sqlite>)]) -> Vec<Vec<(String, String)
 }
 
 fn nested(
-    pools: Arc<Vec<(Monitor, Pool<Sqlite>)>>,
+    pools: Arc<Vec<Watched>>,
     depth: usize,
-) -> Pin<Box<dyn Future<Output = Vec<Vec<(String, String)>>> + Send>> {
+) -> Pin<Box<dyn Future<Output = Vec<Frames>> + Send>> {
     Box::pin(async move {
         match depth {
             0 => one_line(&pools).await,

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use crate::compare::{UNWINDER, all_found, compare, count, times};
 
 /// Two libraries of the same names, addresses and sizes whose frames are different; and one whose
-/// frames have a size that only the call decides.
+/// frames have a size that only the call decides, or that no table tells.
 const SOURCE: &str = r#"
 
 void through(void (*call)(void), unsigned long size) {
@@ -27,6 +27,12 @@ void dynamic(void (*call)(void), unsigned long size) {
     call();
     room[1] = room[0];
 }
+__asm__(
+    ".globl bare\n"
+    "bare: sub $24, %rsp\n"
+    "call *%rdi\n"
+    "add $24, %rsp\n"
+    "ret\n");
 "#;
 
 type Through = extern "C" fn(extern "C" fn(), usize);
@@ -35,12 +41,13 @@ struct Library {
     handle: *mut c_void,
     through: Through,
     dynamic: Through,
+    bare: Through,
 }
 
 impl Library {
     fn load(path: &Path) -> Self {
         let name = CString::new(path.to_str().expect("a plain path")).expect("no zero");
-        // SAFETY: a library without initialisers, and two functions of the type that its source says.
+        // SAFETY: a library without initialisers, and three functions of the type that its source says.
         unsafe {
             let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
             assert!(!handle.is_null(), "{path:?} cannot be loaded");
@@ -53,6 +60,7 @@ impl Library {
                 handle,
                 through: symbol(c"through"),
                 dynamic: symbol(c"dynamic"),
+                bare: symbol(c"bare"),
             }
         }
     }
@@ -89,6 +97,39 @@ fn folder(name: &str) -> PathBuf {
 
 /// Libraries come and go for the whole process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
+
+extern "C" fn untold() {
+    compare("function without unwind information");
+}
+
+extern "C" fn tableless() {
+    compare("library without tables");
+}
+
+#[test]
+fn what_no_table_tells_ends_the_stack_as_it_does_for_the_system_or_is_unknown() {
+    let _alone = ALONE.lock().unwrap_or_else(|error| error.into_inner());
+    let folder = folder("tableless");
+    let library = Library::load(&build(&folder, "some", 16, &[]));
+    UNWINDER.refresh();
+    for _ in 0..times(100) {
+        (library.bare)(untold, 16);
+    }
+    let place = "function without unwind information";
+    // This function and the one that calls it, and nothing beyond.
+    assert_eq!(all_found(place, 100).deepest, 3);
+
+    let none = ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables"];
+    let library = Library::load(&build(&folder, "none", 16, &none));
+    UNWINDER.refresh();
+    for _ in 0..times(100) {
+        (library.through)(tableless, 16);
+    }
+    let count = count("library without tables");
+    assert_eq!(count.wrong, 0, "{:?}", count.example);
+    assert_eq!(count.unknown.get("Frame"), Some(&count.compared));
+    std::fs::remove_dir_all(folder).expect("the folder goes");
+}
 
 extern "C" fn refreshed() {
     compare("library");

@@ -15,8 +15,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::{LocalSet, spawn_blocking, yield_now};
 
-use crate::compare::{all_found, compare, times};
-use crate::unwind::FRAMES;
+use crate::compare::{Seen, all_found, compare, keep, times};
+use crate::unwind::{FRAMES, Unwinder};
 
 #[inline(never)]
 fn descend(place: &'static str, depth: usize) -> usize {
@@ -252,4 +252,35 @@ fn callbacks_of_the_standard_library_are_walked() {
         });
     }
     all_found("sort", 100);
+}
+
+static ENDING: Unwinder<Seen> = Unwinder::new();
+
+#[inline(never)]
+fn nested(depth: usize) -> &'static Seen {
+    if depth > 0 {
+        return black_box(nested(depth - 1));
+    }
+    let found = ENDING.capture(1, keep).expect("rules for each frame");
+    found.expect("everything is kept")
+}
+
+// Libraries that other tests load are noticed when an address is learned: none is after the first turns.
+#[test]
+fn a_walk_ends_where_it_was_told_to() {
+    let mut ended_at = None;
+    for turn in 0..4 {
+        let found = nested(5);
+        match ended_at {
+            // The second time, there was a template of the longer stack.
+            None if turn == 1 => {
+                assert!(found.len() > 8, "{found:x?}");
+                // Behind the recursion, whose frames have one address.
+                ENDING.end_at(found[6]);
+                ended_at = Some(found);
+            }
+            None => {}
+            Some(longer) => assert_eq!(found[..], longer[..7]),
+        }
+    }
 }

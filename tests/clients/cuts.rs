@@ -74,7 +74,9 @@ struct Service {
 impl Service {
     async fn start() -> Option<Self> {
         let db = postgres_database().await?;
-        let bench = Bench::new(quick().detail(Detail::Backtrace).grace(GRACE));
+        // Waiting for a cut statement to end is no exhaustion here.
+        let config = quick().wait(PATIENCE).grace(GRACE);
+        let bench = Bench::new(config.detail(Detail::Backtrace));
         let proxy = Proxy::start(&db.url);
         let pool = leaktrace::PgPoolOptions::new()
             .monitor(&bench.monitor)

@@ -122,9 +122,10 @@ async fn a_handler_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
 #[tokio::test]
 async fn a_body_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
     let ground = Ground::new().await;
-    let mut client = Client::send(ground.addr, "POST /panics-in-its-body").await;
-    assert!(client.some().await.starts_with("HTTP/1.1 200"));
+    // Whether the head is sent before the panic breaks the connection is not certain.
+    let client = Client::send(ground.addr, "POST /panics-in-its-body").await;
     assert_eq!(ground.ends_with(0).await.panicked, 1);
+    drop(client);
 }
 
 #[tokio::test]

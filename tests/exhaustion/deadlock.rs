@@ -250,6 +250,12 @@ mod innocent {
         Some((db, pool))
     }
 
+    /// On a starved machine a wait of a second is true; five are not.
+    fn config() -> Config {
+        let config = Config::default().wait(Duration::from_secs(5));
+        config.detail(leaktrace::Detail::Backtrace)
+    }
+
     /// Whatever is said at all would be a false alarm here.
     fn assert_silent(bench: &Bench) {
         let said = bench.findings.all();
@@ -258,7 +264,7 @@ mod innocent {
 
     #[tokio::test]
     async fn twenty_statements_at_once_on_a_pool_of_ten() {
-        let bench = Bench::new(Config::default().detail(leaktrace::Detail::Backtrace));
+        let bench = Bench::new(config());
         let Some((_db, pool)) = pg(&bench).await else {
             return;
         };
@@ -275,7 +281,7 @@ mod innocent {
 
     #[tokio::test]
     async fn sixty_four_requests_of_two_statements_in_sequence() {
-        let bench = Bench::new(Config::default().detail(leaktrace::Detail::Backtrace));
+        let bench = Bench::new(config());
         let Some((_db, pool)) = pg(&bench).await else {
             return;
         };
@@ -291,36 +297,58 @@ mod innocent {
         assert_silent(&bench);
     }
 
-    /// Three seconds of work through the connection, seen and raw, beside an acquire that waits for
-    /// all of it: ten of them at once, two rounds. (1 000 rounds would take an hour.)
-    #[tokio::test]
-    async fn work_on_a_connection_beside_an_acquire() {
-        for is_raw in [false, true] {
-            let bench = Bench::new(Config::default());
-            let db = sqlite_database().await;
-            let jobs = (0..10).map(|_| {
-                let pool = bench.pool::<Sqlite>(&db, 1, Duration::from_secs(30));
-                leaktrace::Scope::new("POST /job").run(async move {
-                    let mut conn = pool.acquire().await.expect("free");
-                    let until = Instant::now() + Duration::from_secs(3);
-                    let work = async move {
-                        while Instant::now() < until {
-                            let query = sqlx::query("SELECT 1");
-                            match is_raw {
-                                false => query.execute(&mut *conn).await,
-                                true => query.execute(&mut **conn).await,
-                            }
-                            .expect("a row");
-                            tokio::time::sleep(millis(15)).await;
+    /// Work through the connection, seen or raw, beside an acquire that waits for all of it: so many of
+    /// them at once, each on a pool of its own. How many were said to wait.
+    async fn work_beside_an_acquire(
+        jobs: usize,
+        work: Duration,
+        pause: Duration,
+        is_raw: bool,
+    ) -> usize {
+        let bench = Bench::new(Config::default());
+        let db = sqlite_database().await;
+        let jobs = (0..jobs).map(|_| {
+            let pool = bench.pool::<Sqlite>(&db, 1, Duration::from_secs(30));
+            leaktrace::Scope::new("POST /job").run(async move {
+                let mut conn = pool.acquire().await.expect("free");
+                let until = Instant::now() + work;
+                let work = async move {
+                    while Instant::now() < until {
+                        let query = sqlx::query("SELECT 1");
+                        match is_raw {
+                            false => query.execute(&mut *conn).await,
+                            true => query.execute(&mut **conn).await,
                         }
-                    };
-                    let (_, second) = tokio::join!(work, pool.acquire());
-                    second.expect("in time");
-                })
-            });
-            future::join_all(jobs).await;
-            assert!(bench.count(Severity::Warn) > 0, "they did wait");
-            bench.never_said(&GUILTY);
+                        .expect("a row");
+                        tokio::time::sleep(pause).await;
+                    }
+                };
+                let (_, second) = tokio::join!(work, pool.acquire());
+                second.expect("in time");
+            })
+        });
+        future::join_all(jobs).await;
+        bench.never_said(&GUILTY);
+        bench.count(Severity::Warn)
+    }
+
+    #[tokio::test]
+    async fn three_seconds_of_work_on_a_connection_beside_an_acquire() {
+        for is_raw in [false, true] {
+            let work = Duration::from_secs(3);
+            let said = work_beside_an_acquire(10, work, millis(15), is_raw).await;
+            assert!(said > 0, "they did wait");
         }
+    }
+
+    /// A thousand rounds: fifty at once, a little longer than a deadlock needs to be proved.
+    #[tokio::test]
+    async fn a_thousand_times_work_on_a_connection_beside_an_acquire() {
+        let mut said = 0;
+        for round in 0..20 {
+            let work = millis(1_300);
+            said += work_beside_an_acquire(50, work, millis(100), round % 2 == 1).await;
+        }
+        assert!(said > 0, "they did wait");
     }
 }

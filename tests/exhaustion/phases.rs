@@ -1,7 +1,7 @@
 //! When an exhaustion is said, how often, and what it does to the detail.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -197,11 +197,24 @@ async fn a_request_that_gives_up_before_the_pool_does_is_noticed() {
         .expect("a port");
     let addr = listener.local_addr().expect("bound");
     tokio::spawn(async move { axum::serve(listener, app).await });
+    let (asked, started) = (Instant::now(), SystemTime::now());
     let answer = reqwest::get(format!("http://{addr}/orders"))
         .await
         .expect("an answer");
+    let answered_after = asked.elapsed();
     assert_eq!(answer.status(), 408);
     let finding = bench.waiting().await;
+    // By its own account it was said within half a second of the client's patience, and 28 s before
+    // the pool's. Where this machine let the client itself wait for longer, by as much later.
+    let waited = finding.waiters[0].waited_for;
+    let limit = answered_after.max(millis(1_500));
+    assert!(
+        waited >= millis(900) && waited <= limit,
+        "{waited:?}, {limit:?}"
+    );
+    let said_after = finding.first_seen.duration_since(started);
+    let said_after = said_after.expect("after it was asked");
+    assert!(said_after <= limit + second * 5, "{said_after:?}");
     // Whether it was still there or had just left: it is the one that waited.
     assert_eq!(finding.waiters.len(), 1, "{finding}");
     let scope = finding.waiters[0]

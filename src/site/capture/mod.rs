@@ -29,6 +29,7 @@ mod unwind;
 mod portable;
 
 use self::unwind::{FRAMES, Unwinder};
+use super::waits::Walk;
 
 /// Captures stacks, and makes a `T` of each distinct one. One for a process, in a `static`.
 pub(super) struct Captures<T: 'static>(Unwinder<T>);
@@ -77,6 +78,7 @@ impl<T: Sync + 'static> Captures<T> {
 fn walk<R>(keep: impl Fn(&[usize]) -> R) -> R {
     let mut addresses = [0; FRAMES];
     let mut len = 0;
+    let _walk = Walk::begins();
     portable::walk(|address| {
         addresses[len] = address;
         len += 1;

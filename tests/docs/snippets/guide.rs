@@ -3,14 +3,13 @@
 use super::Result;
 
 mod adopt {
-    use axum::Router;
-    use axum::routing::get;
-
     use super::Result;
 
     async fn order() {}
 
-    fn watched(sqlx_pool: sqlx::PgPool) -> Result<Router> {
+    #[rustfmt::skip] // The page imports in one line what stands in one folder.
+    fn watched(sqlx_pool: sqlx::PgPool) -> Result<axum::Router> {
+        use axum::{Router, routing::get};
         use leaktrace::{Monitor, PgPool}; // was: use sqlx::PgPool;
 
         let monitor = Monitor::from_env()?; // reads DEBUG_DB_LEAKS and its companions
@@ -24,11 +23,11 @@ mod adopt {
 }
 
 mod global {
-    use leaktrace::{Monitor, PgPool};
-
     use super::Result;
 
     async fn connect(url: &str) -> Result<()> {
+        use leaktrace::{Monitor, PgPool};
+
         let pool = PgPool::connect(url).await?;
         let layer = Monitor::global().layer();
         drop((pool, layer));
@@ -113,6 +112,47 @@ mod sinks {
     }
 }
 
+mod paging {
+    use leaktrace::Monitor;
+    use tokio::sync::mpsc;
+
+    fn to_whoever_is_on_duty(monitor: &Monitor, messages: mpsc::Sender<String>) {
+        use leaktrace::{Finding, FindingSink, Severity};
+
+        /// Hands what is bad to whoever is on duty.
+        struct Pager {
+            messages: mpsc::Sender<String>,
+        }
+
+        impl FindingSink for Pager {
+            fn finding(&self, finding: &Finding) {
+                if finding.severity == Severity::Error {
+                    // Full or closed: the log has it.
+                    let _ = self.messages.try_send(finding.headline.clone());
+                }
+            }
+        }
+
+        monitor.add_sink(Pager { messages });
+    }
+}
+
+mod internal {
+    use axum::extract::State;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use leaktrace::Monitor;
+
+    #[rustfmt::skip] // As the page has it.
+    fn routes(monitor: Monitor) -> Router {
+        let internal = Router::new()
+            .route("/leaks", get(async |State(monitor): State<Monitor>| monitor.report().to_string()))
+            .route("/leaks.json", get(async |State(monitor): State<Monitor>| Json(monitor.report())))
+            .with_state(monitor);
+        internal
+    }
+}
+
 mod terminal {
     use tracing_subscriber::fmt::format::debug_fn;
 
@@ -127,7 +167,6 @@ mod terminal {
 }
 
 mod testing {
-    use leaktrace::{Config, Detail, Monitor};
     use sqlx::PgPool;
 
     use super::Result;
@@ -137,6 +176,8 @@ mod testing {
     }
 
     async fn test(sqlx_pool: PgPool) -> Result<()> {
+        use leaktrace::{Config, Detail, Monitor};
+
         let monitor = Monitor::new(Config::default().detail(Detail::Backtrace));
         let pool = monitor.watch("orders", sqlx_pool);
         ship(&pool, 1).await?;

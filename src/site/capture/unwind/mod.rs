@@ -76,8 +76,8 @@ pub(super) enum Unknown {
     /// The stack pointer is not in the stack that this thread was started with: a coroutine, or a
     /// signal's own stack. Or the thread cannot say which that is.
     Elsewhere,
-    /// A frame without a rule: no unwind table, an expression, a signal's frame, code without a
-    /// module.
+    /// A frame without a rule: an expression, a signal's frame, a module without unwind tables, code
+    /// without a module.
     Frame,
 }
 
@@ -157,8 +157,9 @@ impl<T: Sync + 'static> Unwinder<T> {
         Ok(token)
     }
 
-    /// An unwinder that takes any template for the right one.
+    /// Takes any template for the right one from now on: tests/capture must notice.
     #[cfg(test)]
+    #[allow(dead_code)]
     pub(super) fn believe_templates(&self) {
         self.templates.unchecked.store(true, Ordering::Relaxed);
     }
@@ -221,8 +222,8 @@ impl<T: Sync + 'static> Unwinder<T> {
         self.loader.refresh(|| self.forget());
     }
 
-    /// Called under the loader's lock, as every insertion is: no rule of a module that is gone can
-    /// be inserted after this.
+    /// Called under the loader's lock, as every insertion of a module's rule is: none of a module that
+    /// is gone can be inserted after this.
     fn forget(&self) {
         self.rules.clear();
         self.generation.fetch_add(1, Ordering::AcqRel);

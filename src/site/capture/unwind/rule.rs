@@ -32,7 +32,7 @@ impl Rule {
     pub(super) const BITS: u32 = 29;
     /// There is no way to the caller from here.
     pub(super) const UNKNOWN: Rule = Rule(1 << 1);
-    /// The outermost frame of a thread.
+    /// The outermost frame of a thread, or one that nothing is known of.
     pub(super) const END: Rule = Rule(2 << 1);
 
     /// `None` for zero, which is no rule.
@@ -60,7 +60,7 @@ impl Rule {
         self.0 >> 13 != 0
     }
 
-    pub(super) fn from_fp(self) -> bool {
+    pub(super) fn is_from_fp(self) -> bool {
         self.0 & 1 != 0
     }
 
@@ -185,9 +185,14 @@ fn row<A: Arch>(
     let entry = frame
         .fde_from_offset(bases, EhFrameOffset(offset), EhFrame::cie_from_offset)
         .ok()?;
+    // A function without unwind information ends the stack for the system's unwinder too: the `main`
+    // of a program that aborts on panic is one.
+    if !entry.contains(call as u64) {
+        return Some(Rule::END);
+    }
     // A signal interrupts anywhere: its address is no return address, and the frame below it may be
     // half made.
-    if !entry.contains(call as u64) || entry.is_signal_trampoline() {
+    if entry.is_signal_trampoline() {
         return None;
     }
     let mut context = UnwindContext::<usize, OnStack>::new_in();

@@ -48,8 +48,8 @@ impl Rules {
     /// Whether it can have an entry at all. Nothing is mapped above.
     #[inline]
     fn fits(address: usize) -> bool {
-        (address as u64) >> Native::ALIGNED >> KEY_BITS == 0
-            && address & ((1 << Native::ALIGNED) - 1) == 0
+        let key = (address as u64) >> Native::ALIGNED;
+        key >> KEY_BITS == 0 && key << Native::ALIGNED == address as u64
     }
 
     #[inline]

@@ -23,8 +23,6 @@ const WAYS: usize = 4;
 /// Addresses are checked by groups without a branch between, so that loads overlap; the last group
 /// is filled up with its last word.
 const GROUP: usize = 4;
-/// Saved frame pointers that one template may depend on.
-const FPS: usize = 32;
 
 /// One stack. A reader takes what it reads for true only if the sequence number was even before, and
 /// the same after.
@@ -42,15 +40,15 @@ struct Template<T> {
     /// In bytes above the stack pointer.
     distances: [AtomicU32; FRAMES],
     /// Where a frame pointer was saved, and how far above the stack pointer it points.
-    fps: [(AtomicU32, AtomicU32); FPS],
+    fps: [(AtomicU32, AtomicU32); FRAMES],
 }
 
-const _: () = assert!(FRAMES % GROUP == 0);
+const _: () = assert!(FRAMES.is_multiple_of(GROUP));
 
 /// The frame pointer at the start does not matter.
 const ANY: usize = usize::MAX;
 
-/// 2.5 MiB of zeros, of which the system provides what is touched.
+/// 2.6 MiB of zeros, of which the system provides what is touched.
 pub(super) struct Templates<T: 'static> {
     sets: [[Template<T>; WAYS]; SETS],
     next_victim: AtomicUsize,
@@ -96,7 +94,7 @@ impl<T: Sync + 'static> Templates<T> {
     }
 
     /// Keeps a stack, instead of an older one if there is no room. Keeps nothing when it cannot be
-    /// told by distances: frame pointers that point below the stack, or very many of them.
+    /// told by distances: frame pointers that point below the stack.
     #[cold]
     pub(super) fn add(
         &self,
@@ -151,7 +149,7 @@ struct Contents {
     /// A multiple of [`GROUP`].
     len: usize,
     fp: usize,
-    fps: [(u32, u32); FPS],
+    fps: [(u32, u32); FRAMES],
     fps_len: usize,
 }
 
@@ -162,7 +160,7 @@ impl Contents {
             distances: [0; FRAMES],
             len: trail.addresses().len().next_multiple_of(GROUP),
             fp: ANY,
-            fps: [(0, 0); FPS],
+            fps: [(0, 0); FRAMES],
             fps_len: 0,
         };
         let last = trail.addresses().len().checked_sub(1)?;
@@ -200,7 +198,7 @@ impl<T: Sync + 'static> Template<T> {
             token: AtomicPtr::new(std::ptr::null_mut()),
             addresses: [const { AtomicUsize::new(0) }; FRAMES],
             distances: [const { AtomicU32::new(0) }; FRAMES],
-            fps: [const { (AtomicU32::new(0), AtomicU32::new(0)) }; FPS],
+            fps: [const { (AtomicU32::new(0), AtomicU32::new(0)) }; FRAMES],
         }
     }
 
@@ -212,7 +210,7 @@ impl<T: Sync + 'static> Template<T> {
         let head = self.head.load(relaxed);
         if self.pc.load(relaxed) != from.pc
             || (head >> 32) as u32 != generation
-            || sequence % 2 != 0
+            || !sequence.is_multiple_of(2)
         {
             return None;
         }
@@ -256,7 +254,7 @@ impl<T: Sync + 'static> Template<T> {
     /// Runs `write` between two sequence numbers, unless somebody else does: then not at all.
     fn write(&self, write: impl FnOnce(&Self)) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        if sequence % 2 != 0
+        if !sequence.is_multiple_of(2)
             || self
                 .sequence
                 .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)

@@ -155,7 +155,7 @@ impl Stack {
 impl Bounds {
     #[inline(always)]
     fn hold(self, sp: usize) -> bool {
-        sp >= self.low && sp < self.base && sp % 8 == 0
+        sp >= self.low && sp < self.base && sp.is_multiple_of(8)
     }
 }
 
@@ -189,5 +189,6 @@ fn bounds() -> Option<Bounds> {
     };
     let low = low.addr();
     let base = low.checked_add(size)?;
-    (answer == 0 && low > NONE.low && base % 8 == 0 && size >= 8).then_some(Bounds { low, base })
+    (answer == 0 && low > NONE.low && base.is_multiple_of(8) && size >= 8)
+        .then_some(Bounds { low, base })
 }

@@ -78,7 +78,7 @@ pub(super) fn walk<A: Arch>(
         if !rule.is_frame() {
             return if rule == Rule::END { Ok(()) } else { Err(Lost) };
         }
-        let end = if rule.from_fp() {
+        let end = if rule.is_from_fp() {
             // At most one a frame, and there are no more frames than that.
             if let Some(slot) = trail.fps.get_mut(trail.fps_len) {
                 *slot = (fp_source, fp);
@@ -89,7 +89,7 @@ pub(super) fn walk<A: Arch>(
             sp + rule.size()
         };
         // The return address was pushed after the stack pointer of this frame's caller was set.
-        if end <= sp || end % 8 != 0 {
+        if end <= sp || !end.is_multiple_of(8) {
             return Err(Lost);
         }
         let at = end.checked_sub(rule.return_address()).ok_or(Lost)?;
