@@ -314,7 +314,7 @@ impl Monitor {
                 .flatten(),
             scope: known.then(Scope::current).flatten(),
             task: known.then(tokio::task::try_id).flatten(),
-            span: known.then(current_span).flatten(),
+            span: known.then(SpanInfo::current).flatten(),
         };
         let lease = self.0.registry.lease(slots, begun, known);
         if known {
@@ -384,16 +384,6 @@ impl Monitor {
             grace: self.0.config.get_grace(),
         }
     }
-}
-
-fn current_span() -> Option<SpanInfo> {
-    tracing::dispatcher::get_default(|dispatch| {
-        let span = dispatch.current_span();
-        Some(SpanInfo {
-            name: span.metadata()?.name(),
-            id: span.id()?.into_u64(),
-        })
-    })
 }
 
 impl fmt::Debug for Monitor {
