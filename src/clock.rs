@@ -93,6 +93,16 @@ pub(crate) mod json {
         to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
+    pub(crate) fn maybe_millis<S: Serializer>(
+        duration: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => millis(duration, to),
+            None => to.serialize_none(),
+        }
+    }
+
     pub(crate) fn timestamp<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_rfc3339_millis(*time))
     }

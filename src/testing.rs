@@ -77,10 +77,13 @@ fn line(holder: &Holder) -> String {
         line += &format!(", last statement {sql}");
     }
     let state = match (holder.phase, holder.activity) {
-        (Phase::Returning, _) => "still returning",
-        (Phase::LeakedOnPurpose, _) => "given away with leak()",
-        (Phase::Held, Activity::InFlight { .. }) => "held, a statement is in flight",
-        (Phase::Held, _) => "held",
+        (Phase::Returning, _) => {
+            let age = holder.returning_for.unwrap_or_default();
+            format!("still returning, for {}", span(age))
+        }
+        (Phase::LeakedOnPurpose, _) => "given away with leak()".into(),
+        (Phase::Held, Activity::InFlight { .. }) => "held, a statement is in flight".into(),
+        (Phase::Held, _) => "held".to_string(),
     };
     line += &format!(", {state}, out for {}", span(holder.held_for));
     line

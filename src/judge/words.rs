@@ -135,8 +135,11 @@ pub(super) fn sites(holders: &[&Holder]) -> String {
 
 pub(super) fn on_the_way_back(returning: &[&Holder]) -> String {
     let mut text = "on the way back to the pool".to_string();
-    // Its hold time ended with its drop; what it was doing then is what the server still does.
-    let oldest = returning.iter().max_by_key(|holder| holder.held_for);
+    // What it was doing when it was dropped is what the server may still do.
+    let oldest = returning.iter().max_by_key(|holder| holder.returning_for);
+    if let Some(age) = oldest.and_then(|holder| holder.returning_for) {
+        text += &format!(", the oldest for {}", span(age));
+    }
     if let Some(sql) = oldest.and_then(|holder| holder.last_sql.as_deref()) {
         text += &format!(", e.g. after {}", sql.chars().take(60).collect::<String>());
     }

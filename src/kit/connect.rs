@@ -3,150 +3,26 @@
 //! Responsible for what each setting means to sqlx and to the server, and for the start: tries,
 //! pauses, warm-up. Not responsible for the settings themselves.
 
-use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Error, Executor};
 
-use super::link::{Family, Link};
+use super::ageing::Ageing;
+use super::error::{ConnectError, is_transient, said};
+use super::link::Family;
 use super::settings::{Key, PoolSettings};
 use super::tls::TlsFault;
 use crate::{ConfigError, Pool, PoolOptions};
 
 type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
 
-/// Why a pool could not be opened.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// A setting is wrong.
-    Config(ConfigError),
-    /// TLS failed; which way.
-    Tls {
-        /// The host and port.
-        place: String,
-        /// What is wrong.
-        fault: TlsFault,
-        /// In the words of sqlx.
-        source: Error,
-    },
-    /// The server refused, or did not answer.
-    Failed {
-        /// The host and port.
-        place: String,
-        /// How often it was tried.
-        tries: u32,
-        /// In the words of sqlx; `PoolTimedOut` when no try was answered in time.
-        source: Error,
-    },
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConnectError::Config(error) => error.fmt(f),
-            ConnectError::Tls {
-                place,
-                fault,
-                source,
-            } => write!(f, "{place}: {} ({source})", fault.explain()),
-            ConnectError::Failed {
-                place,
-                tries,
-                source,
-            } => {
-                let times = if *tries == 1 { "try" } else { "tries" };
-                write!(
-                    f,
-                    "{place}: no connection after {tries} {times}: {}",
-                    said(source)
-                )?;
-                match remedy(source) {
-                    Some(remedy) => write!(f, "; {remedy}"),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ConnectError::Config(error) => Some(error),
-            ConnectError::Tls { source, .. } | ConnectError::Failed { source, .. } => Some(source),
-        }
-    }
-}
-
-impl From<ConfigError> for ConnectError {
-    fn from(error: ConfigError) -> Self {
-        ConnectError::Config(error)
-    }
-}
-
-/// What an error says, where sqlx would speak of a pool that there is not yet.
-fn said(error: &Error) -> String {
-    match error {
-        Error::PoolTimedOut => "no answer within the connect timeout".to_string(),
-        error => error.to_string(),
-    }
-}
-
-fn remedy(error: &Error) -> Option<&'static str> {
-    let Error::Database(error) = error else {
-        return None;
-    };
-    let text = error.message();
-    text.contains("startup parameter").then_some(
-        "a pooler stands in between and refuses the time limits of the server: let it ignore \
-         `options`, or set them with ALTER ROLE … SET and not here",
-    )
-}
-
-/// Whether another try may help.
-fn is_transient(error: &Error) -> bool {
-    match error {
-        Error::Database(error) => error.is_transient_in_connect_phase(),
-        Error::Io(_) | Error::PoolTimedOut => TlsFault::of(error).is_none(),
-        _ => false,
-    }
-}
-
 /// The pause after that many tries: 200 ms, doubled, at most 5 s.
 fn pause(tries: u32) -> Duration {
     let factor = 1_u32 << tries.saturating_sub(1).min(10);
     (Duration::from_millis(200) * factor).min(Duration::from_secs(5))
-}
-
-/// Whether a connection of that age is replaced now.
-///
-/// sqlx tells hooks an age and no name. The moment of birth that follows from it tells connections
-/// apart as well: each gets its own moment in the last part of the lifetime, so that those that were
-/// opened together are not closed together.
-struct Ageing {
-    lifetime: Duration,
-    jitter: Duration,
-    start: Instant,
-    chance: RandomState,
-}
-
-impl Ageing {
-    fn is_over(&self, age: Duration) -> bool {
-        if self.jitter.is_zero() || age < self.lifetime.saturating_sub(self.jitter) {
-            return false;
-        }
-        // A hundredth of a second, so that the time between sqlx's look at the clock and ours makes
-        // no difference.
-        let born = (Instant::now() - age).saturating_duration_since(self.start);
-        let place = self.chance.hash_one(born.as_millis() / 10) % 1_000;
-        let part = Duration::from_secs_f64(self.jitter.as_secs_f64() * place as f64 / 1_000.0);
-        age >= self.lifetime.saturating_sub(part)
-    }
 }
 
 /// Whole seconds, and never none.
@@ -182,12 +58,7 @@ impl PoolSettings {
             });
         }
         if let Some(lifetime) = self.get_max_lifetime() {
-            let ageing = Arc::new(Ageing {
-                lifetime,
-                jitter: self.get_lifetime_jitter(),
-                start: Instant::now(),
-                chance: RandomState::new(),
-            });
+            let ageing = Arc::new(Ageing::new(lifetime, self.get_lifetime_jitter()));
             let keeps = move |meta: PoolConnectionMetadata| !ageing.is_over(meta.age);
             let keeps_idle = keeps.clone();
             options = options
@@ -290,6 +161,7 @@ impl PoolSettings {
     /// WARN for each try. What another try cannot help (a password, TLS, a database that is not
     /// there) ends it at once. With [`warm_up`](Self::warm_up) all
     /// [`min_connections`](Self::min_connections) are there too; without, they are opened behind it.
+    /// For `Any`, call `sqlx::any::install_default_drivers()` before.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -400,18 +272,4 @@ async fn warm<DB: Database>(pool: Pool<DB>, count: u32) -> Result<(), Error> {
         conn.release().await;
     }
     Ok(())
-}
-
-impl Link {
-    /// A text about this URL, or nothing of it where it shows a part that may be secret.
-    fn without_secrets(&self, text: &str) -> String {
-        let password = self.url().password().unwrap_or_default().to_string();
-        let pairs = self.url().query_pairs().into_owned();
-        let words = pairs.flat_map(|(name, value)| [name, value]);
-        let shows = |secret: String| !secret.is_empty() && text.contains(&secret);
-        if words.chain([password]).any(shows) {
-            return "one of its parameters is wrong".to_string();
-        }
-        text.to_string()
-    }
 }

@@ -170,6 +170,18 @@ impl Link {
         unknown.len()
     }
 
+    /// A text about this URL, or nothing of it where it shows a part that may be secret.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        let password = self.url().password().unwrap_or_default().to_string();
+        let pairs = self.url().query_pairs().into_owned();
+        let words = pairs.flat_map(|(name, value)| [name, value]);
+        let shows = |secret: String| !secret.is_empty() && text.contains(&secret);
+        if words.chain([password]).any(shows) {
+            return "one of its parameters is wrong".to_string();
+        }
+        text.to_string()
+    }
+
     /// `host:port`, or what else tells where it leads.
     pub(super) fn place(&self) -> String {
         match (self.url.host_str(), self.url.port()) {

@@ -6,13 +6,27 @@
 //!
 //! - [`PoolSettings`]: from the environment, a file or code to a [`Pool`](crate::Pool).
 //! - [`Traffic`]: how many connections.
+//! - [`Budget`]: whether all services together fit the server.
+//! - [`Pool::health`](crate::Pool::health), [`Health`], [`PoolWords`]: whether it answers.
 //! - [`TlsMode`], [`TlsFault`]: what is demanded of TLS, and what is wrong with it.
 
+mod ageing;
+mod budget;
 mod connect;
+mod error;
+mod health;
 mod link;
+#[cfg(feature = "axum")]
+mod probes;
 mod settings;
+mod status;
 mod tls;
 
-pub use self::connect::ConnectError;
+pub use self::budget::{Budget, BudgetUse, Limit, OverBudget, Share};
+pub use self::error::ConnectError;
+pub use self::health::Health;
+#[cfg(feature = "axum")]
+pub use self::probes::{liveness, readiness};
 pub use self::settings::{PoolSettings, Sizing, Traffic, VARIABLES, Variable};
+pub use self::status::PoolWords;
 pub use self::tls::{TlsFault, TlsMode};

@@ -4,12 +4,15 @@
 //! runtime, a dying one, another thread, while unwinding) nothing panics, the permit goes back and
 //! the record ends. Not responsible for the state of the connection: see `way_back`.
 
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
 use sqlx::Database;
 use tokio::runtime::Handle;
 
 use super::hooks;
 use crate::monitor::Monitor;
-use crate::registry::Lease;
+use crate::registry::{Lease, PoolRecord};
 
 /// A connection that is out, the lease that says so, and who watches it.
 pub(super) struct Checkout<DB: Database> {
@@ -80,35 +83,67 @@ impl<DB: Database> Checkout<DB> {
     pub(super) fn detach(mut self) -> DB::Connection {
         let raw = self.raw.take().expect("a checkout ends once");
         self.in_runtime(|| raw.detach())
+            .expect("a thread can be started")
     }
 
     /// Gives the connection away with its permit. The record stays.
     pub(super) fn leak(mut self) -> DB::Connection {
         let raw = self.raw.take().expect("a checkout ends once");
-        let raw = self.in_runtime(|| raw.leak());
+        let raw = self
+            .in_runtime(|| raw.leak())
+            .expect("a thread can be started");
         self.lease.leak();
         raw
     }
 
     /// Runs `work` where sqlx can start tasks: it does so in drops, and panics without a runtime.
-    fn in_runtime<R>(&self, work: impl FnOnce() -> R) -> R {
-        if Handle::try_current().is_ok() {
-            return work();
-        }
-        if let Some(runtime) = self.lease.cell().pool.runtime() {
-            let _inside = runtime.enter();
-            return work();
-        }
-        // No runtime was ever seen. One that runs nothing takes sqlx's task and drops it: the
-        // connection closes and the permit goes back. Not being inside of a runtime, this may block.
-        match tokio::runtime::Builder::new_current_thread().build() {
-            Ok(runtime) => {
-                let _inside = runtime.enter();
-                work()
-            }
-            Err(_) => work(),
+    /// `None`: it could not be run, and was given up.
+    fn in_runtime<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        let pool = &self.lease.cell().pool;
+        match Handle::try_current() {
+            Ok(_) => Some(work()),
+            // A value of a thread that ends: no runtime can be entered here any more.
+            Err(error) if error.is_thread_local_destroyed() => elsewhere(pool, work),
+            Err(_) => Some(inside(pool, work)),
         }
     }
+}
+
+/// Runs `work` inside of a runtime, where none is current.
+fn inside<R>(pool: &PoolRecord, work: impl FnOnce() -> R) -> R {
+    if let Some(runtime) = pool.runtime() {
+        let _inside = runtime.enter();
+        return work();
+    }
+    // No runtime was ever seen. One that runs nothing takes sqlx's task and drops it: the connection
+    // closes and the permit goes back. Not being inside of a runtime, this may block.
+    match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => {
+            let _inside = runtime.enter();
+            work()
+        }
+        Err(_) => work(),
+    }
+}
+
+/// Runs `work` on a thread of its own, and waits for it.
+fn elsewhere<R: Send + 'static>(
+    pool: &Arc<PoolRecord>,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Option<R> {
+    // Forgotten, where no thread can be had: a place that is lost is better than a panic in the
+    // drop of a thread-local value, which ends the process.
+    let work = ManuallyDrop::new(work);
+    let pool = Arc::clone(pool);
+    std::thread::Builder::new()
+        .name("leaktrace-drop".into())
+        .spawn(move || inside(&pool, ManuallyDrop::into_inner(work)))
+        .ok()?
+        .join()
+        .ok()
 }
 
 /// A checkout on its way back.

@@ -91,7 +91,7 @@ impl<DB: Database> Conn<DB> {
 
     /// Whether its statements are to leave no name on the server.
     pub(super) fn is_unprepared(&self) -> bool {
-        self.cell().pool.is_unprepared()
+        self.cell().pool.habits.is_unprepared()
     }
 
     pub(super) fn monitor(&self) -> &Monitor {

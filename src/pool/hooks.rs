@@ -5,7 +5,7 @@
 //! a task-local carries what they learn, and what need not be asked. Not responsible for guards of
 //! ours: those settle before sqlx sees the connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -27,7 +27,17 @@ thread_local! {
 
 tokio::task_local! {
     /// The connection that returns here was settled by its guard.
-    static PROVEN: ();
+    static PROVEN: RefCell<Option<Leaving>>;
+}
+
+/// A connection that is closed because there are too many. Until that is done, it counts as gone
+/// where others are looked at: several that come back at once are not all too many.
+struct Leaving(Arc<PoolRecord>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.habits.left();
+    }
 }
 
 /// As long as a return may take where nothing else was said.
@@ -83,7 +93,7 @@ impl Learned {
 /// Returns a connection that need not be settled. No `async fn`: that would keep room for the future
 /// twice, and sqlx's is large.
 pub(super) fn proven<F: Future<Output = ()>>(returning: F) -> impl Future<Output = ()> + use<F> {
-    PROVEN.scope((), returning)
+    PROVEN.scope(RefCell::new(None), returning)
 }
 
 pub(super) type Hook<DB, T> = Arc<
@@ -132,8 +142,8 @@ pub(super) struct Ours {
     pub(super) identify: bool,
     /// A connection that has been idle for less is given out without a question.
     pub(super) bypass: Duration,
-    /// How many connections stay when nobody needs more.
-    pub(super) base: Option<u32>,
+    /// There are more connections for a while than stay.
+    pub(super) overflows: bool,
 }
 
 impl<DB: Database> Hooks<DB> {
@@ -217,8 +227,8 @@ impl<DB: Database> Hooks<DB> {
             raw = raw.before_acquire(move |conn, meta| user(conn, meta));
         }
         raw.after_release(move |conn, meta| {
-            let is_proven = PROVEN.try_with(|()| ()).is_ok();
-            if is_proven && ours.base.is_none() {
+            let is_proven = PROVEN.try_with(|_| ()).is_ok();
+            if is_proven && !ours.overflows {
                 return match &after_release {
                     Some(user) => user(conn, meta),
                     None => Box::pin(Alive),
@@ -243,7 +253,7 @@ impl<DB: Database> Hooks<DB> {
                         }
                     }
                 }
-                if ours.base.is_some_and(|base| is_too_many(&told, base)) {
+                if ours.overflows && is_too_many(&told) {
                     return Ok(false);
                 }
                 match user {
@@ -290,10 +300,19 @@ async fn ask<DB: Database>(
     Ok(())
 }
 
-/// Whether there are more connections than `base`, and nobody waits for one.
-fn is_too_many(told: &Told, base: u32) -> bool {
-    let record = told.get().and_then(|(_, record)| record.upgrade());
-    record.is_some_and(|record| record.has_more_than(base))
+/// Whether there are more connections than stay, and nobody waits for one. If so, the connection is
+/// closed.
+fn is_too_many(told: &Told) -> bool {
+    let Some(record) = told.get().and_then(|(_, record)| record.upgrade()) else {
+        return false;
+    };
+    if !record.leaves() {
+        return false;
+    }
+    let leaving = Leaving(record);
+    // Without a guard of ours nobody says when it is closed: then it counts as gone now.
+    let _ = PROVEN.try_with(|slot| *slot.borrow_mut() = Some(leaving));
+    true
 }
 
 /// Settles, with a limit where the driver may wait for an answer that never comes.

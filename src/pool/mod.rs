@@ -319,10 +319,6 @@ impl<DB: Database> Pool<DB> {
         self.watched.record()
     }
 
-    pub(crate) fn record_id(&self) -> u64 {
-        self.record().id
-    }
-
     /// The monitor that watches it.
     pub fn monitor(&self) -> &Monitor {
         &self.watched.monitor

@@ -49,7 +49,7 @@ pub struct PoolOptions<DB: Database> {
     own: bool,
     identify: bool,
     bypass: Duration,
-    unprepared: bool,
+    pub(super) unprepared: bool,
     overflow: u32,
     return_limit: Option<Duration>,
 }
@@ -113,31 +113,11 @@ impl<DB: Database> PoolOptions<DB> {
         self
     }
 
-    /// Sets whether statements are prepared under a name and kept. Default: true.
-    ///
-    /// `false` is for poolers that lend a server for one transaction at a time, such as PgBouncer in
-    /// transaction mode, and for them alone. sqlx's own `persistent(false)` is not enough there: on
-    /// PostgreSQL it sends a statement in two steps, between which the pooler gives the server to
-    /// somebody else, whose statement is then run in place of yours, without an error.
-    ///
-    /// So statements leave no name, and on PostgreSQL one with arguments outside of a transaction is
-    /// put into one of its own. A result stream that is dropped before its end is then rolled back.
-    /// `VACUUM` and its like need `sqlx::raw_sql`. `prepare` and `describe` are refused. Raw loans
-    /// (`&mut PgConnection`) are not seen: use them inside of a transaction, with
-    /// `persistent(false)`. The backend is not learned, as with
-    /// [`identify_backends(false)`](Self::identify_backends): the next transaction has another.
-    ///
-    /// # Cost
-    /// Two round trips more for a statement outside of a transaction, and each is planned anew.
-    pub fn prepared_statements(mut self, prepared: bool) -> Self {
-        self.unprepared = !prepared;
-        self
-    }
-
     /// Sets how many connections there may be for a while beyond
     /// [`max_connections`](Self::max_connections). Default: 0.
     ///
-    /// One that comes back while there are too many, and nobody waits for it, is closed.
+    /// One that comes back while there are too many, and nobody waits for it, is closed. Nothing for
+    /// options made from sqlx's, whose hooks are not ours.
     pub fn overflow(mut self, extra: u32) -> Self {
         self.overflow = extra;
         self

@@ -13,11 +13,35 @@ use sqlx::error::BoxDynError;
 use sqlx::{Database, Error, Execute, Executor, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 
+use super::PoolOptions;
 use super::conn::Conn;
 use super::seen::{Results, direct, direct_optional};
 use super::transaction::Transaction;
 use super::witness::{self, Server};
 use crate::site::CallSite;
+
+impl<DB: Database> PoolOptions<DB> {
+    /// Sets whether statements are prepared under a name and kept. Default: true.
+    ///
+    /// `false` is for poolers that lend a server for one transaction at a time, such as PgBouncer in
+    /// transaction mode, and for them alone. sqlx's own `persistent(false)` is not enough there: on
+    /// PostgreSQL it sends a statement in two steps, between which the pooler gives the server to
+    /// somebody else, whose statement is then run in place of yours, without an error.
+    ///
+    /// So statements leave no name, and on PostgreSQL one with arguments outside of a transaction is
+    /// put into one of its own. A result stream that is dropped before its end is then rolled back.
+    /// `VACUUM` and its like need `sqlx::raw_sql`. `prepare` and `describe` are refused. Raw loans
+    /// (`&mut PgConnection`) are not seen: use them inside of a transaction, with
+    /// `persistent(false)`. The backend is not learned, as with
+    /// [`identify_backends(false)`](Self::identify_backends): the next transaction has another.
+    ///
+    /// # Cost
+    /// Two round trips more for a statement outside of a transaction, and each is planned anew.
+    pub fn prepared_statements(mut self, prepared: bool) -> Self {
+        self.unprepared = !prepared;
+        self
+    }
+}
 
 type Taken<DB> = Result<Option<<DB as Database>::Arguments>, BoxDynError>;
 

@@ -53,6 +53,18 @@ impl Monitor {
     }
 }
 
+impl<DB: Database> Pool<DB> {
+    /// How many of the most connections are there for a while only; see
+    /// [`PoolOptions::overflow`](super::PoolOptions::overflow).
+    pub fn overflow(&self) -> u32 {
+        self.record().habits.overflow()
+    }
+
+    pub(crate) fn record_id(&self) -> u64 {
+        self.record().id
+    }
+}
+
 /// `name`, or with the first number that makes it one that is not taken.
 fn unused(name: &str, taken: &[String]) -> String {
     let is_taken = |name: &str| taken.iter().any(|other| other == name);

@@ -283,6 +283,16 @@ pub struct Holder {
     pub server: Option<Testimony>,
     /// Where it is on its way.
     pub phase: Phase,
+    /// For how long it has been on its way back, when it is. Its last statement is what the server
+    /// may still be running.
+    #[cfg_attr(
+        feature = "json",
+        serde(
+            rename = "returning_ms",
+            serialize_with = "crate::clock::json::maybe_millis"
+        )
+    )]
+    pub returning_for: Option<Duration>,
     /// The request or job it serves.
     pub scope: Option<ScopeInfo>,
     /// In what it was when its request was cut; `None` for one whose request was not. Needs the layer.
@@ -379,6 +389,7 @@ impl Holder {
             backend: None,
             server: None,
             phase: Phase::Held,
+            returning_for: None,
             scope: None,
             cut: None,
             task_id: None,

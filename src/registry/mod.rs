@@ -13,6 +13,7 @@ mod bits;
 mod cell;
 mod counts;
 mod doubts;
+mod habits;
 mod holder;
 mod lease;
 mod pool;

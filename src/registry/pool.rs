@@ -11,6 +11,7 @@ use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
 use super::counts::Counts;
+use super::habits::Habits;
 use super::returns::{Returns, Word};
 use super::status::{PoolInfo, PoolStatus};
 use super::testimony::{Answer, Question};
@@ -67,8 +68,7 @@ pub(crate) struct PoolRecord {
     pub(super) waiting: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
-    /// Its statements leave no name on the server.
-    unprepared: AtomicBool,
+    pub(crate) habits: Habits,
     learns: AtomicBool,
     stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
@@ -129,7 +129,7 @@ impl PoolRecord {
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
-            unprepared: AtomicBool::new(false),
+            habits: Habits::default(),
             learns: AtomicBool::new(false),
             stated: OnceLock::new(),
             raw: Mutex::default(),
@@ -159,14 +159,6 @@ impl PoolRecord {
 
     pub(crate) fn learns(&self) -> bool {
         self.learns.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_unprepared(&self) {
-        self.unprepared.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_unprepared(&self) -> bool {
-        self.unprepared.load(Ordering::Relaxed)
     }
 
     pub(super) fn identity(&self) -> usize {
@@ -245,9 +237,10 @@ impl PoolRecord {
         self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
     }
 
-    /// Whether there are more connections than that, and nobody waits for one.
-    pub(crate) fn has_more_than(&self, base: u32) -> bool {
-        self.gauges.size() > base && self.waiting.load(Ordering::Acquire) == 0
+    /// Whether one of the connections is closed when it comes back, because there are too many.
+    pub(crate) fn leaves(&self) -> bool {
+        let waits = self.waiting.load(Ordering::Acquire) > 0;
+        !waits && self.habits.leaves(self.gauges.size(), self.gauges.max())
     }
 
     /// Remembers that the raw pool was handed out at `site`: its use is not seen.

@@ -114,6 +114,8 @@ impl Cell {
             self.walk.register(cx.waker());
             match &mut self.live.lock().walk {
                 Some(walk) if matches!(walk.state, State::Asking(_)) => Poll::Pending,
+                // Until the watchdog has taken note of it: gone before, it would never be told.
+                Some(walk) if walk.state == State::Answered(Word::Cancelled) => Poll::Pending,
                 Some(walk) => {
                     walk.leaving = true;
                     Poll::Ready(walk.state != State::Walking)
@@ -293,4 +295,153 @@ fn ask(cell: &Arc<Cell>, holder: HolderId, now: Moment) {
             }
         });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Waker;
+
+    use futures_core::future::BoxFuture;
+    use futures_util::FutureExt;
+
+    use super::super::Registry;
+    use super::super::cell::Begun;
+    use super::super::holder::HolderKind;
+    use super::super::lease::Lease;
+    use super::super::pool::{Attempt, Gauges, Policy};
+    use super::super::testimony::{Answer, Question};
+    use super::*;
+
+    /// A server that gives the same answer to everybody, and counts the questions.
+    struct Server {
+        word: Word,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Gauges for Server {
+        fn identity(&self) -> usize {
+            1
+        }
+        fn max(&self) -> u32 {
+            1
+        }
+        fn size(&self) -> u32 {
+            1
+        }
+        fn idle(&self) -> u32 {
+            0
+        }
+        fn acquire_timeout(&self) -> Duration {
+            Duration::from_secs(30)
+        }
+        fn attempt(&self) -> Attempt {
+            Box::pin(async { Ok(()) })
+        }
+        fn ask(&self, _: Option<i64>, _: bool) -> BoxFuture<'static, Word> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let word = self.word;
+            Box::pin(async move { word })
+        }
+        fn testify(&self, _: Question) -> BoxFuture<'static, Answer> {
+            Box::pin(pending())
+        }
+    }
+
+    /// A pool whose server says so, and one of its checkouts, on its way back.
+    fn returning(word: Word, asked: &Arc<AtomicUsize>) -> (Arc<Registry>, Arc<Slots>, Lease) {
+        let registry = Arc::new(Registry::new(crate::config::Unwinder::Portable));
+        let asked = Arc::clone(asked);
+        let server = Server { word, asked };
+        let slots = registry.watch(1, |id, _| PoolRecord::new(id, "orders", Box::new(server)));
+        slots.record().runtime_is_here();
+        let begun = Begun {
+            kind: HolderKind::Connection,
+            policy: Policy::default(),
+            waited: Duration::ZERO,
+            acquired_by: None,
+            stack: None,
+            scope: None,
+            task: None,
+            span: None,
+        };
+        let lease = registry.lease(Arc::clone(&slots), begun, true);
+        lease.release(true);
+        (registry, slots, lease)
+    }
+
+    /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
+    /// what was done, at which age, how many were left behind, and whether it was given up.
+    async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
+        let asked = Arc::<AtomicUsize>::default();
+        let (_registry, slots, lease) = returning(word, &asked);
+        let began = Moment::now();
+        let mut done = Vec::new();
+        let mut age = Duration::ZERO;
+        while age <= until {
+            let before = asked.load(Ordering::SeqCst);
+            let (stuck, _) = slots.look_at_returns(began.after(age));
+            done.extend(stuck.iter().map(|stuck| (age.as_secs(), stuck.done)));
+            if asked.load(Ordering::SeqCst) > before {
+                // Its answer is a task: it runs before the next look.
+                tokio::task::yield_now().await;
+            }
+            age += Duration::from_millis(100);
+        }
+        let orphaned = slots.record().status(began.after(age)).orphaned;
+        let given_up = lease
+            .cell()
+            .is_given_up(&Context::from_waker(Waker::noop()));
+        (done, orphaned, given_up)
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_ended_is_kept_for_a_minute_and_then_orphaned() {
+        for (word, kept) in [
+            (Word::Cancelled, Done::Cancelled),
+            (Word::Unknown, Done::Kept),
+        ] {
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(59)).await;
+            assert_eq!((done, orphaned, gone), (vec![(5, kept)], 0, false));
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
+            assert_eq!(done, [(5, kept), (60, Done::Orphaned)], "each once");
+            assert_eq!((orphaned, gone), (1, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_over_on_the_server_or_cannot_be_reached_is_closed_at_the_limit() {
+        for (word, closed) in [
+            (Word::Idle, Done::ClosedIdle),
+            (Word::Unreachable, Done::ClosedUnreachable),
+        ] {
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(4)).await;
+            assert_eq!((done, orphaned, gone), (vec![], 0, false));
+            let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
+            assert_eq!((done, orphaned, gone), (vec![(5, closed)], 0, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_one_does_not_leave_before_that_is_told() {
+        for (word, told) in [
+            (Word::Cancelled, &[Done::Cancelled][..]),
+            // The twin: it was over, and may go by itself.
+            (Word::Idle, &[]),
+        ] {
+            let (_registry, slots, lease) = returning(word, &Arc::default());
+            let late = Moment::now().after(Duration::from_secs(5));
+            assert!(slots.look_at_returns(late).0.is_empty(), "it is asked");
+            tokio::task::yield_now().await;
+            let leaves = lease.cell().leave().now_or_never();
+            assert_eq!(leaves.is_none(), !told.is_empty(), "{word:?}");
+            if leaves.is_none() {
+                let (stuck, _) = slots.look_at_returns(late);
+                let done: Vec<Done> = stuck.iter().map(|stuck| stuck.done).collect();
+                assert_eq!(done, told);
+                assert_eq!(lease.cell().leave().now_or_never(), Some(true));
+            }
+        }
+    }
 }

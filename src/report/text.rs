@@ -134,7 +134,10 @@ fn said(oldest: &Holder) -> String {
 fn state(kind: Option<Kind>, oldest: &Holder) -> String {
     let held = span(oldest.held_for);
     match (oldest.phase, kind) {
-        (Phase::Returning, _) => format!("returning, was held {held}"),
+        (Phase::Returning, _) => {
+            let age = oldest.returning_for.unwrap_or_default();
+            format!("returning for {}, was held {held}", span(age))
+        }
         (Phase::LeakedOnPurpose, _) => format!("leaked on purpose, {held} ago"),
         // What it was doing when it was reported is no longer so.
         (Phase::Held, Some(Kind::ReturnedLate)) => format!("returned late, was held {held}"),

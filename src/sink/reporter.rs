@@ -29,7 +29,7 @@ pub(crate) struct Reporter {
     sinks: Sinks,
     queue: Mutex<Option<SyncSender<Words>>>,
     voice: Arc<Voice>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Reporter {
@@ -41,7 +41,7 @@ impl Reporter {
             sinks: Arc::default(),
             queue: Mutex::default(),
             voice: Arc::new(voice),
-            dropped: AtomicU64::new(0),
+            dropped: Arc::default(),
         }
     }
 
@@ -86,9 +86,10 @@ impl Reporter {
         let (sender, receiver) = sync_channel(Self::QUEUE);
         let sinks = Arc::clone(&self.sinks);
         let voice = Arc::clone(&self.voice);
+        let dropped = Arc::clone(&self.dropped);
         std::thread::Builder::new()
             .name("leaktrace-reporter".into())
-            .spawn(move || run(&receiver, &sinks, &voice))
+            .spawn(move || run(&receiver, &sinks, &voice, &dropped))
             .ok()?;
         Some(sender)
     }
@@ -97,13 +98,20 @@ impl Reporter {
 /// Stacks that nobody had named when their line was said, with that line.
 type Stacks = Vec<(Stack, Option<Location>)>;
 
-fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
+fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice, dropped: &AtomicU64) {
     let mut unnamed: Vec<(Words, Stacks)> = Vec::new();
+    let mut told_dropped = 0;
     loop {
         let words = match queue.try_recv() {
             Ok(words) => words,
             // Naming takes a while: only when no line waits for it.
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                let dropped = dropped.load(Ordering::Relaxed);
+                if dropped > told_dropped {
+                    let lost = dropped - told_dropped;
+                    survives(|| voice.note(&did_not_fit(lost)));
+                    told_dropped = dropped;
+                }
                 for (words, stacks) in unnamed.drain(..) {
                     if let Words::Finding(finding) = words {
                         survives(|| voice.say_stacks(&finding, &stacks));
@@ -123,6 +131,14 @@ fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice) {
         hand_over(&words, sinks, voice);
         unnamed.push((words, stacks));
     }
+}
+
+fn did_not_fit(lost: u64) -> String {
+    let findings = if lost == 1 { "finding" } else { "findings" };
+    format!(
+        "{lost} {findings} did not fit in the queue of {}, and were not said: a sink is slow, or blocks",
+        Reporter::QUEUE
+    )
 }
 
 fn hand_over(words: &Words, sinks: &Sinks, voice: &Voice) {
@@ -145,4 +161,90 @@ fn hand_over(words: &Words, sinks: &Sinks, voice: &Voice) {
 /// Runs what belongs to the user (a sink, a subscriber, a closed stderr); a panic of it ends here.
 fn survives<R>(work: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::finding::{FindingId, Kind};
+    use crate::registry::PoolInfo;
+
+    /// What the log says.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Says which finding it has got, and goes on when it is told to.
+    struct Blocking {
+        got: Sender<u64>,
+        gate: Mutex<Receiver<()>>,
+    }
+
+    impl FindingSink for Blocking {
+        fn finding(&self, finding: &Finding) {
+            let _ = self.got.send(finding.id.0);
+            let _ = self.gate.lock().recv();
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_in_the_queue_is_counted_and_said() {
+        const TOO_MANY: usize = 7;
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        let voice = tracing::subscriber::with_default(subscriber, Voice::here);
+        let reporter = Reporter::new(voice);
+        let (got, says) = channel();
+        let (open, gate) = channel();
+        let gate = Mutex::new(gate);
+        reporter.add_sink(Arc::new(Blocking { got, gate }));
+        let info = PoolInfo {
+            id: 1,
+            name: "orders".into(),
+            status: Default::default(),
+            raw_handed_out: Vec::new(),
+        };
+        let say = |id: usize| {
+            let id = FindingId(id as u64);
+            reporter.say(Finding::new(id, Kind::DirtyReturn, &info, "one".into()));
+        };
+        say(0);
+        assert_eq!(says.recv(), Ok(0), "it blocks with the first");
+        let began = Moment::now();
+        for id in 1..=Reporter::QUEUE + TOO_MANY {
+            say(id);
+        }
+        assert!(Moment::now().since(began).as_secs() < 5, "nobody waits");
+        assert_eq!(reporter.dropped(), TOO_MANY as u64);
+        drop(open);
+        for id in 1..=Reporter::QUEUE {
+            assert_eq!(says.recv(), Ok(id as u64), "in their order");
+        }
+        // Its thread ends when it has said all.
+        drop(reporter);
+        assert!(says.recv().is_err(), "and no more");
+        let said = || String::from_utf8_lossy(&log.0.lock()).into_owned();
+        let began = Moment::now();
+        while !said().contains("7 findings did not fit in the queue of 256") {
+            assert!(Moment::now().since(began).as_secs() < 20, "{}", said());
+            std::thread::yield_now();
+        }
+    }
 }

@@ -148,6 +148,7 @@ impl Stacks {
 
     /// Does the work of a first capture, so that no request has to: 0.1 ms to 1 ms.
     pub(crate) fn prepare(&self) {
+        LazyLock::force(&KEPT);
         if !self.portable {
             CAPTURES.prepare();
         }

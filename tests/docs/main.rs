@@ -83,6 +83,29 @@ fn the_table_of_variables_is_the_one_of_the_code() {
 }
 
 #[test]
+fn the_table_of_the_kits_variables_is_the_one_of_the_code() {
+    let mut table =
+        String::from("| Variable | Values | Default | What it decides |\n|---|---|---|---|\n");
+    for variable in leaktrace::kit::VARIABLES {
+        let default = match variable.default {
+            "" => "none".to_string(),
+            default => format!("`{default}`"),
+        };
+        table += &format!(
+            "| `DB_{}` | {} | {default} | {} |\n",
+            variable.name,
+            variable.values.replace('|', "\\|"),
+            variable.meaning
+        );
+    }
+    let page = read("docs/environment.md");
+    assert!(
+        page.contains(&table),
+        "docs/environment.md needs this table:\n\n{table}"
+    );
+}
+
+#[test]
 fn every_variable_that_the_pages_name_exists() {
     for path in pages() {
         let page = fs::read_to_string(&path).expect("it was listed");

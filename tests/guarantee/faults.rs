@@ -261,3 +261,63 @@ async fn connections_reset_under_load_leave_nothing_on_mariadb() {
     };
     reset_under_load!(sqlx::MySql, stage);
 }
+
+/// A reset while a statement runs: an error to its caller, and no more than that.
+macro_rules! reset_in_a_statement {
+    ($db:ty, $stage:ident, $sleep:literal) => {{
+        let (pool, findings) = ours::<$db>(&$stage, 1).await;
+        for by in ["the pool", "a transaction", "a raw loan"] {
+            let inner = pool.clone();
+            let statement = tokio::spawn(async move {
+                let statement = sqlx::query($sleep);
+                match by {
+                    "the pool" => statement.execute(&inner).await.map(drop),
+                    "a transaction" => {
+                        let mut tx = inner.begin().await?;
+                        statement.execute(&mut *tx).await.map(drop)
+                    }
+                    _ => {
+                        let mut conn = inner.acquire().await?;
+                        statement.execute(&mut **conn).await.map(drop)
+                    }
+                }
+            });
+            let observer = &mut $stage.observer;
+            eventually("it runs", LONG, async || {
+                crate::limits::sleepers(observer).await == 1
+            })
+            .await;
+            let proxy = $stage.proxy.as_ref().expect("a network");
+            tokio::task::block_in_place(|| proxy.cut());
+            let error = statement
+                .await
+                .expect("no panic")
+                .expect_err("it was reset");
+            assert!(matches!(error, sqlx::Error::Io(_)), "{by}: {error:?}");
+            is_whole!(pool, $stage);
+            assert_eq!(pool.size(), 1, "{by}");
+            assert!(findings.is_empty(), "{by}: {:?}", findings.all());
+            let observer = &mut $stage.observer;
+            eventually("it is over", LONG, async || {
+                crate::limits::sleepers(observer).await == 0
+            })
+            .await;
+        }
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_reset_in_a_statement_is_replaced_on_postgres() {
+    let Some(mut stage) = Stage::set(Db::Postgres).await else {
+        return;
+    };
+    reset_in_a_statement!(Postgres, stage, "SELECT pg_sleep(2)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_reset_in_a_statement_is_replaced_on_mariadb() {
+    let Some(mut stage) = Stage::set(Db::MySql).await else {
+        return;
+    };
+    reset_in_a_statement!(sqlx::MySql, stage, "SELECT SLEEP(2)");
+}

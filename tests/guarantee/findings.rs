@@ -34,7 +34,17 @@ enum End {
     Discard,
 }
 
-const DID: [Did; 4] = [Did::Wrote, Did::Read, Did::LockedARow, Did::Failed];
+/// Through what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// `&pool`.
+    Pool,
+    /// `&mut *tx`.
+    Guard,
+    /// A raw loan of the transaction's connection.
+    Loan,
+}
+
 const ENDS: [End; 6] = [
     End::Commit,
     End::Drop,
@@ -44,24 +54,55 @@ const ENDS: [End; 6] = [
     End::Discard,
 ];
 
-/// What the matrix expects of a transaction whose statements were seen (`raw`: were not).
-fn expected(db: Db, raw: bool, did: Did, end: End) -> Vec<Kind> {
-    match (did, end) {
-        // PostgreSQL answers the commit of an aborted transaction with `Ok`. On a raw loan the
-        // failure was not seen, and nobody asks (docs/guarantees.md).
-        (Did::Failed, End::Commit) if db == Db::Postgres && !raw => vec![Kind::LostWrites],
-        // The request answers success, and what it wrote is gone.
-        (Did::Wrote, End::Drop) => vec![Kind::LostWrites],
-        // A row lock is taken by a write to the row's header, which PostgreSQL counts as one. Where
-        // the statement was seen, it only read.
-        (Did::LockedARow, End::Drop) if raw && db == Db::Postgres => vec![Kind::LostWrites],
-        _ => vec![],
-    }
+/// What is said: `L` is `lost_writes`, `-` nothing. A statement on the pool has no transaction; its
+/// commit is to await it, its drop and `discard()` are to drop it in flight.
+///
+/// Dropped and answered with success, writes are lost. PostgreSQL answers the commit of an aborted
+/// transaction with `Ok`; on a raw loan the failure was not seen, and nobody asks. It takes a row
+/// lock by a write to the row's header, and counts that as one; where the statement was seen, it only
+/// read.
+type Row = (By, Did, [&'static str; 6]);
+const POSTGRES: [Row; 12] = [
+    //                      commit drop  `?`  panic cancel discard()
+    (By::Pool, Did::Wrote, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::LockedARow, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::Failed, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::Wrote, ["-", "L", "-", "-", "-", "-"]),
+    (By::Guard, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::LockedARow, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::Failed, ["L", "-", "-", "-", "-", "-"]),
+    (By::Loan, Did::Wrote, ["-", "L", "-", "-", "-", "-"]),
+    (By::Loan, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Loan, Did::LockedARow, ["-", "L", "-", "-", "-", "-"]),
+    (By::Loan, Did::Failed, ["-", "-", "-", "-", "-", "-"]),
+];
+
+/// A failed statement does not abort a transaction here, and a row lock is no write.
+const OTHERS: [Row; 12] = [
+    //                      commit drop  `?`  panic cancel discard()
+    (By::Pool, Did::Wrote, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::LockedARow, ["-", "-", "-", "-", "-", "-"]),
+    (By::Pool, Did::Failed, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::Wrote, ["-", "L", "-", "-", "-", "-"]),
+    (By::Guard, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::LockedARow, ["-", "-", "-", "-", "-", "-"]),
+    (By::Guard, Did::Failed, ["-", "-", "-", "-", "-", "-"]),
+    (By::Loan, Did::Wrote, ["-", "L", "-", "-", "-", "-"]),
+    (By::Loan, Did::Read, ["-", "-", "-", "-", "-", "-"]),
+    (By::Loan, Did::LockedARow, ["-", "-", "-", "-", "-", "-"]),
+    (By::Loan, Did::Failed, ["-", "-", "-", "-", "-", "-"]),
+];
+
+/// The statement of a cell failed as it must, or did not; then the request goes on by `?`.
+fn as_it_must(did: Did, done: Result<(), sqlx::Error>) {
+    assert_eq!(done.is_err(), did == Did::Failed, "{did:?}: {done:?}");
 }
 
 /// Runs the body as a request behind the layer, in a task of its own: `true` is answered with 200,
 /// `false` with 500.
-fn request<F>(monitor: &Monitor, body: F) -> tokio::task::JoinHandle<()>
+pub(crate) fn request<F>(monitor: &Monitor, body: F) -> tokio::task::JoinHandle<()>
 where
     F: Future<Output = bool> + Send + 'static,
 {
@@ -86,63 +127,84 @@ where
 }
 
 macro_rules! matrix {
-    ($sqlx:ty, $db:expr, $stage:ident, $lock:literal) => {{
+    ($sqlx:ty, $rows:expr, $stage:ident, $lock:literal) => {{
         let config = Config::default();
         let (pool, findings) = ours_with::<$sqlx>(&$stage, 2, config).await;
         $stage.observer.execute("INSERT INTO t VALUES (0)").await;
-        for raw in [false, true] {
-            for did in DID {
-                for end in ENDS {
-                    let inner = pool.clone();
-                    let hang = std::sync::Arc::new(tokio::sync::Notify::new());
-                    let hangs = hang.clone();
-                    let body = async move {
-                        let mut tx = inner.begin().await.expect("a transaction");
-                        let sql = match did {
-                            Did::Wrote => "INSERT INTO t VALUES (1)",
-                            Did::Read => "SELECT id FROM t",
-                            Did::LockedARow => $lock,
-                            Did::Failed => "SELECT nothing FROM nowhere",
-                        };
-                        let done = if raw {
-                            sqlx::query(sql).execute(&mut **tx).await
-                        } else {
-                            sqlx::query(sql).execute(&mut *tx).await
-                        };
-                        assert_eq!(done.is_err(), did == Did::Failed, "{done:?}");
-                        match end {
-                            End::Commit => tx.commit().await.is_ok(),
-                            End::Drop => {
-                                drop(tx);
-                                true
-                            }
-                            End::Error => false,
-                            End::Panic => panic!("on purpose, in a request"),
-                            End::Cancel => {
-                                hangs.notify_one();
-                                std::future::pending().await
-                            }
-                            End::Discard => {
-                                tx.discard();
-                                true
-                            }
-                        }
-                    };
-                    let task = request(pool.monitor(), body);
-                    if end == End::Cancel {
-                        hang.notified().await;
-                        task.abort();
+        let cells = $rows.into_iter().flat_map(|(by, did, said)| {
+            ENDS.into_iter().zip(said).map(move |cell| (by, did, cell))
+        });
+        for (by, did, (end, said)) in cells {
+            let inner = pool.clone();
+            let hang = std::sync::Arc::new(tokio::sync::Notify::new());
+            let hangs = hang.clone();
+            let work = async move {
+                let sql = match did {
+                    Did::Wrote => "INSERT INTO t VALUES (1)",
+                    Did::Read => "SELECT id FROM t",
+                    Did::LockedARow => $lock,
+                    Did::Failed => "SELECT nothing FROM nowhere",
+                };
+                let statement = sqlx::query(sql);
+                let mut tx = None;
+                match by {
+                    By::Pool if matches!(end, End::Drop | End::Discard) => {
+                        drop(cut(statement.execute(&inner), 3).await);
                     }
-                    let _ = task.await;
-                    leaktrace::assert_no_leaks!(pool);
-                    // A finding that must not come has no moment: the next request's end is one.
-                    request(pool.monitor(), async { true })
-                        .await
-                        .expect("a request");
-                    let what = format!("{did:?}, {end:?}, raw loan: {raw}");
-                    see(&findings, expected($db, raw, did, end), &what).await;
+                    By::Pool if end == End::Cancel => {
+                        // Its request goes away while it is in flight.
+                        let mut flight = Box::pin(statement.execute(&inner));
+                        let _ = futures::poll!(&mut flight);
+                        hangs.notify_one();
+                        std::future::pending::<()>().await;
+                        drop(flight);
+                    }
+                    By::Pool => as_it_must(did, statement.execute(&inner).await.map(drop)),
+                    By::Guard => {
+                        let tx = tx.insert(inner.begin().await?);
+                        as_it_must(did, statement.execute(&mut **tx).await.map(drop));
+                    }
+                    By::Loan => {
+                        let tx = tx.insert(inner.begin().await?);
+                        as_it_must(did, statement.execute(&mut ***tx).await.map(drop));
+                    }
                 }
+                match end {
+                    End::Commit => match tx {
+                        Some(tx) => tx.commit().await?,
+                        None => {}
+                    },
+                    End::Drop => drop(tx),
+                    End::Error => Err(sqlx::Error::RowNotFound)?,
+                    End::Panic => panic!("on purpose, in a request"),
+                    End::Cancel => {
+                        hangs.notify_one();
+                        std::future::pending::<()>().await;
+                    }
+                    End::Discard => {
+                        if let Some(tx) = tx {
+                            tx.discard();
+                        }
+                    }
+                }
+                Ok::<(), sqlx::Error>(())
+            };
+            let task = request(pool.monitor(), async move { work.await.is_ok() });
+            if end == End::Cancel {
+                hang.notified().await;
+                task.abort();
             }
+            let _ = task.await;
+            leaktrace::assert_no_leaks!(pool);
+            // A finding that must not come has no moment: the next request's end is one.
+            request(pool.monitor(), async { true })
+                .await
+                .expect("a request");
+            let expected = match said {
+                "L" => vec![Kind::LostWrites],
+                _ => vec![],
+            };
+            see(&findings, expected, &format!("{by:?}, {did:?}, {end:?}")).await;
         }
     }};
 }
@@ -166,7 +228,7 @@ async fn each_cell_of_the_matrix_says_what_it_must_on_postgres() {
     let Some(mut stage) = Stage::set(Db::Postgres).await else {
         return;
     };
-    matrix!(Postgres, Db::Postgres, stage, "SELECT id FROM t FOR UPDATE");
+    matrix!(Postgres, POSTGRES, stage, "SELECT id FROM t FOR UPDATE");
 }
 
 #[tokio::test]
@@ -174,7 +236,7 @@ async fn each_cell_of_the_matrix_says_what_it_must_on_mariadb() {
     let Some(mut stage) = Stage::set(Db::MySql).await else {
         return;
     };
-    matrix!(MySql, Db::MySql, stage, "SELECT id FROM t FOR UPDATE");
+    matrix!(MySql, OTHERS, stage, "SELECT id FROM t FOR UPDATE");
 }
 
 #[tokio::test]
@@ -183,7 +245,7 @@ async fn each_cell_of_the_matrix_says_what_it_must_on_sqlite() {
         return;
     };
     // SQLite has no row locks.
-    matrix!(Sqlite, Db::Sqlite, stage, "SELECT id FROM t");
+    matrix!(Sqlite, OTHERS, stage, "SELECT id FROM t");
 }
 
 #[tokio::test]
@@ -223,11 +285,9 @@ macro_rules! dirty_by_text {
             .execute(&mut *conn)
             .await
             .expect("it begins");
-        let guilty = line!() - 1;
         drop(conn);
         assert!(next_borrower_is_clean!(pool, $stage));
         see(&findings, vec![Kind::DirtyReturn], "a BEGIN left open").await;
-        let _ = guilty;
         // The twin: the same text, ended by text.
         let mut conn = pool.acquire().await.expect("a connection");
         sqlx::raw_sql("BEGIN")

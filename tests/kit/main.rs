@@ -3,7 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod budget;
 mod contradictions;
+mod health;
 mod names;
 mod pooler;
 mod secrets;

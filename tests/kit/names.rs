@@ -1,9 +1,10 @@
 //! Variables, prefixes and fields reach the server under every name they have.
 
 use std::io::Write;
+use std::path::Path;
 
-use leaktrace::PgPool;
 use leaktrace::kit::{PoolSettings, VARIABLES};
+use leaktrace::{ConfigError, PgPool};
 use serde_json::json;
 use sqlx::Row;
 
@@ -116,6 +117,12 @@ async fn a_password_comes_from_a_file_and_from_nowhere_else_then() {
     assert_eq!(error.variable(), "DATABASE_PASSWORD_FILE");
 }
 
+/// For a service of its own: who runs the tests may have variables of these names.
+fn from_file(path: &Path) -> Result<PoolSettings, ConfigError> {
+    let settings = PoolSettings::default().service("names test");
+    settings.overridden_by_env_or_file(path)
+}
+
 #[tokio::test]
 async fn a_file_fills_in_what_the_process_does_not_have_when_asked() {
     let Some(test) = postgres_database().await else {
@@ -123,24 +130,24 @@ async fn a_file_fills_in_what_the_process_does_not_have_when_asked() {
     };
     let path = std::env::temp_dir().join(format!("{}.env", test.name()));
     let mut file = std::fs::File::create(&path).expect("a file");
-    writeln!(file, "# development\nDATABASE_URL='{}'", test.url).expect("a line");
-    writeln!(file, "export DB_STATEMENT_TIMEOUT_SECS=7s").expect("a line");
+    writeln!(file, "# development\nNAMES_TEST_DB_URL='{}'", test.url).expect("a line");
+    writeln!(file, "export NAMES_TEST_DB_STATEMENT_TIMEOUT_SECS=7s").expect("a line");
     drop(file);
-    let settings = PoolSettings::from_env_or_file(&path).expect("settings");
+    let settings = from_file(&path).expect("settings");
     assert_eq!(statement_timeout(settings).await, "7s");
 
     std::fs::write(
         &path,
-        "DATABASE_URL=postgres://a:hunter2secret@b/c\nwhat is 'this hunter2secret",
+        "NAMES_TEST_DB_URL=postgres://a:hunter2secret@b/c\nwhat is 'this hunter2secret",
     )
     .expect("a file");
-    let error = PoolSettings::from_env_or_file(&path).expect_err("no line");
+    let error = from_file(&path).expect_err("no line");
     assert!(
         !format!("{error} {error:?}").contains("hunter2secret"),
         "{error}"
     );
     std::fs::remove_file(&path).expect("the file");
-    PoolSettings::from_env_or_file(&path).expect_err("no file");
+    from_file(&path).expect_err("no file");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ mod support;
 mod operations;
 mod tables;
 
-use stage::{Stage, ours_with_limit, raw};
+use stage::{Stage, ours_opened, raw};
 use support::Db;
 use tables::Table;
 
@@ -24,7 +24,9 @@ macro_rules! sweep {
             let mut stage = Stage::set(Db::$db).await?;
             // What stays stuck is given up soon: MariaDB's driver may wait for ever on a raw loan.
             let limit = std::time::Duration::from_millis(500);
-            let (pool, findings) = ours_with_limit::<$sqlx>(&stage, 1, limit).await;
+            // A busy machine: a long wait for the only connection is honest, and nothing of the sweep.
+            let config = leaktrace::Config::default().wait(stage::LONG * 3);
+            let (pool, findings) = ours_opened::<$sqlx>(&stage, 1, config, Some(limit)).await;
             let mut table = Table::new(Db::$db, thorough);
             operations!(pool, stage, table, $insert);
             operations_of_ours!(pool, stage, table, $insert, $sqlx);

@@ -3,20 +3,21 @@
 //! Responsible for [`PoolSettings`] as a value. Not responsible for connecting with it (`connect`),
 //! for sizes (`size`) or for the names of variables and fields (`variables`, `file`).
 
+mod check;
 mod file;
 mod size;
+mod sources;
 mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 pub use self::size::{Sizing, Traffic};
 pub use self::variables::{VARIABLES, Variable};
-use super::link::{Family, Link};
+use super::link::Link;
 use super::tls::Tls;
-use crate::{Config, ConfigError, Threshold};
+use crate::ConfigError;
 
 /// A password that shows nothing of itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub(super) enum Key {
 /// | acquire timeout | 10 s | callers have given up by then, and a wait that long is an outage |
 /// | idle timeout | 10 min | sessions cost the server memory, reconnecting costs the next caller |
 /// | lifetime | 30 min, less up to 5 min | after a failover or a new address all sessions move; not all at once |
-/// | test before acquire | on | a connection that a firewall dropped is found before it is used |
+/// | test before acquire | on, unless it came back within 0.5 s | a connection that a firewall dropped is found before it is used |
 /// | prepared statements | on | planning again costs more than keeping them |
 ///
 /// # Examples
@@ -157,101 +158,7 @@ impl Default for PoolSettings {
     }
 }
 
-/// The value of a variable of this process.
-fn environment(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// The value of a variable of this process, else of the file `.env`.
-fn environment_or(file: &Path) -> Result<impl Fn(&str) -> Option<String> + use<>, ConfigError> {
-    let shown = file.display().to_string();
-    let wrong = |error: dotenvy::Error| {
-        // Its own text shows the line, which may be the one with the password.
-        let why = match error {
-            dotenvy::Error::LineParse(..) => "a line of it is no NAME=value".to_string(),
-            other => other.to_string(),
-        };
-        ConfigError::new(".env", &shown, format!("a file of NAME=value ({why})"))
-    };
-    let lines = dotenvy::from_path_iter(file).map_err(wrong)?;
-    let values: BTreeMap<String, String> = lines.collect::<Result<_, _>>().map_err(wrong)?;
-    Ok(move |name: &str| environment(name).or_else(|| values.get(name).cloned()))
-}
-
 impl PoolSettings {
-    /// Reads the [variables](VARIABLES) of this process, with the prefixes `DB_` and `DATABASE_`;
-    /// under `DB_` first.
-    ///
-    /// # Errors
-    /// The first value that cannot be read, or contradicts another: which variable, its value, and
-    /// what is allowed.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::default().overridden_by(environment)
-    }
-
-    /// As [`from_env`](Self::from_env), from any place that maps names to values. An empty value is
-    /// an unset one.
-    ///
-    /// # Errors
-    /// As [`from_env`](Self::from_env).
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        Self::default().overridden_by(lookup)
-    }
-
-    /// As [`from_env`](Self::from_env), where `ORDERS_DB_…` and `ORDERS_DATABASE_…` win over the
-    /// others for a service `orders`. The pool gets its name.
-    ///
-    /// # Errors
-    /// As [`from_env`](Self::from_env).
-    pub fn for_service(service: &str) -> Result<Self, ConfigError> {
-        Self::default().service(service).overridden_by(environment)
-    }
-
-    /// As [`from_env`](Self::from_env), where the file fills in what the process does not have, in
-    /// the form of `.env`.
-    ///
-    /// # Errors
-    /// As [`from_env`](Self::from_env), and when the file cannot be read.
-    pub fn from_env_or_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        Self::default().overridden_by(environment_or(file.as_ref())?)
-    }
-
-    /// These settings, with what the lookup has in place of them. Reads the prefixes of the
-    /// [service](Self::service), too.
-    ///
-    /// # Errors
-    /// As [`from_env`](Self::from_env).
-    pub fn overridden_by(
-        mut self,
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
-        let lookup = |name: &str| {
-            let value = lookup(name)?;
-            let value = value.trim();
-            (!value.is_empty()).then(|| value.to_string())
-        };
-        let prefixes = variables::prefixes(self.service.as_deref());
-        for variable in VARIABLES {
-            let found = prefixes.iter().find_map(|prefix| {
-                let name = format!("{prefix}{}", variable.name);
-                lookup(&name).map(|value| (name, value))
-            });
-            if let Some((name, value)) = found {
-                variable.apply(&mut self, &name, &value)?;
-            }
-        }
-        self.tls.read(&lookup)?;
-        // Only what says how it fits the other settings; the monitor reads it by itself.
-        let threshold = "DB_LEAK_THRESHOLD";
-        let config = Config::from_lookup(|name| lookup(name).filter(|_| name == threshold))?;
-        if let Threshold::Fixed(fixed) = config.get_threshold() {
-            self.threshold = Some(fixed);
-            self.origins.insert(Key::Threshold, threshold.into());
-        }
-        self.check()?;
-        Ok(self)
-    }
-
     /// Sets the name of the service: the pool's, the sessions' on PostgreSQL, and the prefix of its
     /// variables. Default: none.
     pub fn service(mut self, service: impl Into<String>) -> Self {
@@ -288,99 +195,6 @@ impl PoolSettings {
     pub fn lifetime_jitter(mut self, jitter: Duration) -> Self {
         self.jitter = Some(jitter);
         self
-    }
-
-    /// Checks what contradicts what. Done by every constructor and by `connect`.
-    ///
-    /// # Errors
-    /// The first contradiction.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        if self.min > self.max {
-            let allowed = format!("at most {} ({})", self.origin(Key::Max), self.max);
-            return Err(self.contradiction(Key::Min, &self.min.to_string(), allowed));
-        }
-        let above_zero = [
-            (Key::Max, self.max > 0, "a whole number above zero"),
-            (Key::Acquire, !self.acquire.is_zero(), "a time above zero"),
-        ];
-        for (key, good, allowed) in above_zero {
-            if !good {
-                return Err(self.contradiction(key, "0", allowed.to_string()));
-            }
-        }
-        let lifetime = self.get_max_lifetime();
-        let bounds = [
-            (
-                Key::Connect,
-                Some(self.get_connect_timeout()),
-                Key::Acquire,
-                Some(self.acquire),
-            ),
-            (Key::Idle, self.get_idle_timeout(), Key::Lifetime, lifetime),
-            (Key::Lock, self.lock, Key::Statement, self.statement),
-            (
-                Key::Threshold,
-                self.threshold,
-                Key::Acquire,
-                Some(self.acquire),
-            ),
-        ];
-        for (key, value, above, most) in bounds {
-            if let (Some(value), Some(most)) = (value, most)
-                && value > most
-            {
-                let most = humantime::format_duration(most);
-                let allowed = format!("at most {} ({most})", self.origin(above));
-                let value = humantime::format_duration(value).to_string();
-                return Err(self.contradiction(key, &value, allowed));
-            }
-        }
-        if let (Some(url), Some((file, _))) = (&self.url, &self.password_file)
-            && (url.has_password() || url.family() == Family::Sqlite)
-        {
-            let allowed = format!(
-                "a password in one place: {} has one, or needs none",
-                self.origin(Key::Url)
-            );
-            return Err(self.contradiction(Key::PasswordFile, file, allowed));
-        }
-        match &self.url {
-            Some(url) => self.tls.check(url),
-            None => Ok(()),
-        }
-    }
-
-    fn contradiction(&self, key: Key, value: &str, allowed: String) -> ConfigError {
-        ConfigError::contradiction(self.origin(key), value, allowed)
-    }
-
-    /// Under which name a setting was found, or is found by default.
-    pub(super) fn origin(&self, key: Key) -> String {
-        if let Some(origin) = self.origins.get(&key) {
-            return origin.clone();
-        }
-        let variable = VARIABLES.iter().find(|variable| variable.key == key);
-        match variable.map(|variable| variable.name) {
-            Some(name @ ("URL" | "PASSWORD_FILE")) => format!("DATABASE_{name}"),
-            Some(name) => format!("DB_{name}"),
-            None => "DB_LEAK_THRESHOLD".to_string(),
-        }
-    }
-
-    /// The URL with the password from its file.
-    ///
-    /// # Errors
-    /// When there is no URL, or no place for a password in it.
-    pub(super) fn link(&self) -> Result<Link, ConfigError> {
-        let missing = || ConfigError::new(self.origin(Key::Url), "", VARIABLES[0].values);
-        let mut link = self.url.clone().ok_or_else(missing)?;
-        if let Some((file, password)) = &self.password_file
-            && !link.set_password(password.expose())
-        {
-            let allowed = "a URL with a host, for a password from a file".to_string();
-            return Err(self.contradiction(Key::PasswordFile, file, allowed));
-        }
-        Ok(link)
     }
 
     /// The most connections.

@@ -22,6 +22,7 @@ impl<DB: Database> PoolOptions<DB> {
             monitor: self.monitor,
             return_limit: self.return_limit,
             unprepared: self.unprepared,
+            overflow: if self.own { self.overflow } else { 0 },
             learns: self.own && identify,
             // The hooks of foreign options are in `raw` already.
             stated: self.hooks.clone().alone(self.raw.clone()),
@@ -31,11 +32,10 @@ impl<DB: Database> PoolOptions<DB> {
             let told = Arc::clone(&watch.told);
             let base = self.raw.get_max_connections();
             let raw = self.raw.max_connections(base.saturating_add(self.overflow));
-            let base = (self.overflow > 0).then_some(base);
             let ours = Ours {
                 identify,
                 bypass: self.bypass,
-                base,
+                overflows: self.overflow > 0,
             };
             self.hooks.install(raw, ours, told)
         } else {
@@ -51,6 +51,7 @@ pub(super) struct Watch<DB: Database> {
     monitor: Option<Monitor>,
     return_limit: Option<Duration>,
     unprepared: bool,
+    overflow: u32,
     /// Hooks of ours learn which backend a connection has.
     learns: bool,
     /// What the user set, for [`Pool::options`].
@@ -67,8 +68,9 @@ impl<DB: Database> Watch<DB> {
             pool.record().returns.set_limit(limit);
         }
         if self.unprepared {
-            pool.record().set_unprepared();
+            pool.record().habits.set_unprepared();
         }
+        pool.record().habits.set_overflow(self.overflow);
         pool.record().state(Box::new(self.stated));
         if self.learns {
             pool.record().set_learns();

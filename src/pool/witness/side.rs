@@ -45,9 +45,10 @@ async fn inquire<DB: Database>(
             ),
             format!("SELECT pg_cancel_backend({id})::int::int8 /* leaktrace */"),
         ),
+        // A prepare is no statement that runs: the driver counts no answer to one that was cut.
         (Server::MySql, Some(id)) => (
             format!(
-                "SELECT CAST(command <> 'Sleep' AS SIGNED) FROM information_schema.processlist \
+                "SELECT CAST(command NOT IN ('Sleep', 'Prepare') AS SIGNED) FROM information_schema.processlist \
                  WHERE id = {id} /* leaktrace */"
             ),
             format!("KILL QUERY {id} /* leaktrace */"),

@@ -81,6 +81,10 @@ impl Cell {
             backend: self.backend(),
             server: None,
             phase: live.phase,
+            returning_for: live
+                .released_at
+                .filter(|_| live.phase == Phase::Returning)
+                .map(|since| now.since(since)),
             scope: live.scope.as_ref().map(ScopeInfo::of),
             cut: live.cut,
             task_id: live.task.map(|task| task.to_string()),

@@ -7,6 +7,7 @@
 mod axum;
 mod bugs;
 mod guide;
+mod pools;
 mod remedies;
 
 use std::error::Error;

@@ -1,0 +1,138 @@
+//! Whether the database answers, asked without making things worse.
+//!
+//! Responsible for [`Health`] and for its limits. Not responsible for why a pool is exhausted: the
+//! findings tell that.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+use sqlx::{ConnectOptions, Connection, Database, Error};
+
+use super::status::PoolWords;
+use crate::{Holder, Pool};
+
+/// What [`Pool::health`] found.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// The database answered in time.
+    pub ok: bool,
+    /// How long that took.
+    #[serde(rename = "latency_ms", serialize_with = "millis")]
+    pub latency: Duration,
+    /// Why it is not ok: what the server or the driver said, or who holds all connections.
+    pub error: Option<String>,
+    /// The pool at that moment.
+    pub status: PoolWords,
+}
+
+fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_micros() as f64 / 1_000.0)
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.ok { "ok" } else { "not ok" };
+        write!(f, "{word} after {:.1?}", self.latency)?;
+        if let Some(error) = &self.error {
+            write!(f, ": {error}")?;
+        }
+        write!(f, " ({})", self.status)
+    }
+}
+
+/// How long [`Pool::health`] asks.
+const LIMIT: Duration = Duration::from_secs(1);
+/// How many lines of holders an answer names.
+const LINES: usize = 3;
+
+impl<DB: Database> Pool<DB> {
+    /// Asks the database whether it is there, for at most 1 s.
+    ///
+    /// Never waits for a connection and never stands in line for one: an idle one is asked; with none
+    /// idle and room left, one beside the pool; with all held the answer is `ok: false` at once, with
+    /// the lines that hold them.
+    ///
+    /// # Cost
+    /// One round trip. Without an idle connection, a session of the server for its time.
+    pub async fn health(&self) -> Health {
+        self.health_within(LIMIT).await
+    }
+
+    /// As [`health`](Self::health), with a limit of your own.
+    pub async fn health_within(&self, limit: Duration) -> Health {
+        let start = Instant::now();
+        let answer = match tokio::time::timeout(limit, ask(self)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!(
+                "no answer within {}",
+                humantime::format_duration(limit)
+            )),
+        };
+        Health {
+            ok: answer.is_ok(),
+            latency: start.elapsed(),
+            error: answer.err(),
+            status: self.words(),
+        }
+    }
+}
+
+async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<(), String> {
+    let text = |error: Error| error.to_string();
+    if pool.is_closed() {
+        return Err("the pool is closed".to_string());
+    }
+    let labeled = pool.labeled("health").unreported();
+    if let Some(mut conn) = labeled.try_acquire() {
+        if conn.ping().await.is_ok() {
+            return Ok(());
+        }
+        // It was idle for long, and may have been cut by something in between. A new one tells.
+        conn.close_on_drop();
+    } else if let Some(held) = who_holds_all(pool) {
+        return Err(held);
+    }
+    let options = pool.connect_options();
+    let mut conn = options.connect().await.map_err(text)?;
+    conn.ping().await.map_err(text)?;
+    conn.close().await.map_err(text)
+}
+
+/// When no connection can be had: by which lines they are held.
+fn who_holds_all<DB: Database>(pool: &Pool<DB>) -> Option<String> {
+    let status = pool.status();
+    let out = status.held + status.returning;
+    if status.size < status.max || status.idle > 0 {
+        return None;
+    }
+    let mut lines: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
+    for holder in pool.holders() {
+        let line = lines.entry(place(&holder)).or_default();
+        *line = (line.0 + 1, line.1.max(holder.held_for));
+    }
+    let mut lines: Vec<_> = lines.into_iter().collect();
+    lines.sort_by_key(|(_, (count, oldest))| std::cmp::Reverse((*count, *oldest)));
+    let mut text = format!(
+        "no connection is free: {out} of {} are held, {} wait",
+        status.max, status.waiting
+    );
+    for (at, (line, (count, oldest))) in lines.iter().take(LINES).enumerate() {
+        let sign = if at == 0 { ':' } else { ',' };
+        text += &format!("{sign} {count} × {line} (longest {oldest:.1?})");
+    }
+    if lines.len() > LINES {
+        text += &format!(", and {} more lines", lines.len() - LINES);
+    }
+    Some(text)
+}
+
+/// The line that checked it out, or what else tells where it came from.
+fn place(holder: &Holder) -> String {
+    let line = holder.acquired_by.as_ref().map(ToString::to_string);
+    line.or_else(|| holder.last_sql.clone())
+        .or_else(|| holder.label.clone())
+        .unwrap_or_else(|| "a statement on the pool".to_string())
+}
