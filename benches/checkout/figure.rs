@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use super::table::{Table, nanos};
 
-const LEFT: f64 = 300.0;
-const WIDTH: f64 = 820.0;
+const LEFT: f64 = 390.0;
+const WIDTH: f64 = 910.0;
 const BAR: f64 = 22.0;
 const STEP: f64 = 34.0;
 const TOP: f64 = 64.0;

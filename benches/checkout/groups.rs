@@ -3,7 +3,6 @@
 //! Responsible for interleaving: in each round every row of a table is measured once, so that a
 //! noisy machine disturbs them alike.
 
-use std::future::Future;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -184,17 +183,15 @@ pub(crate) fn many<DB: Backend>(
     })
 }
 
-fn hammer<DB: Backend>(
+async fn hammer<DB: Backend>(
     subject: Subject<DB>,
     times: u32,
     statement: bool,
-) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
-    async move {
-        for _ in 0..times {
-            subject.checkout(statement).await?;
-        }
-        Ok(())
+) -> Result<(), sqlx::Error> {
+    for _ in 0..times {
+        subject.checkout(statement).await?;
     }
+    Ok(())
 }
 
 fn what(statement: bool) -> &'static str {

@@ -57,7 +57,7 @@ fn wishes() -> Result<Wishes, String> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wishes = wishes()?;
     if let Some(design) = &wishes.count {
-        return Ok(instructions::run(design)?);
+        return instructions::run(design);
     }
     if wishes.self_check {
         return self_check();

@@ -42,7 +42,7 @@ impl Monitor {
                 .flatten(),
             scope: known.then(Scope::current).flatten(),
             task: known.then(tokio::task::try_id).flatten(),
-            span: known.then(current_span).flatten(),
+            span: known.then(SpanInfo::current).flatten(),
         };
         let lease = self.0.registry.lease(slots, begun, known);
         if known {
@@ -91,14 +91,4 @@ impl Monitor {
         pool.handed_out(site);
         self.0.watchdog.wake();
     }
-}
-
-fn current_span() -> Option<SpanInfo> {
-    tracing::dispatcher::get_default(|dispatch| {
-        let span = dispatch.current_span();
-        Some(SpanInfo {
-            name: span.metadata()?.name(),
-            id: span.id()?.into_u64(),
-        })
-    })
 }

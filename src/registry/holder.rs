@@ -174,6 +174,19 @@ pub struct SpanInfo {
     pub id: u64,
 }
 
+impl SpanInfo {
+    /// The span that this thread is in. Through the dispatcher: `Span::current` takes a share of it.
+    pub(crate) fn current() -> Option<Self> {
+        tracing::dispatcher::get_default(|dispatch| {
+            let span = dispatch.current_span();
+            Some(Self {
+                name: span.metadata()?.name(),
+                id: span.id()?.into_u64(),
+            })
+        })
+    }
+}
+
 /// Who has to go on for a checkout to end: its scope, else its task, else the thread that blocks on
 /// a future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
