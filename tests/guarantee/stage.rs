@@ -29,17 +29,22 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(db: Db) -> Option<Self> {
+        Self::set_behind(db, DELAY).await
+    }
+
+    /// Behind a network with that delay. Without any, a server at rest answers before the client has
+    /// looked for its answer: nothing is ever in flight.
+    pub(crate) async fn set_behind(db: Db, delay: Duration) -> Option<Self> {
         let mut stage = Self::set_near(db).await?;
         stage.proxy = db.server_url().map(|_| Proxy::start(&stage.test.url));
         if let Some(proxy) = &stage.proxy {
-            proxy.delay(DELAY);
+            proxy.delay(delay);
             stage.url = proxy.url(&stage.test.url);
         }
         Some(stage)
     }
 
-    /// Without a network in between: where many cuts count more than each of their places.
-    pub(crate) async fn set_near(db: Db) -> Option<Self> {
+    async fn set_near(db: Db) -> Option<Self> {
         let test = database(db).await?;
         let mut observer = Observer::watch(&test).await;
         observer.execute("CREATE TABLE t (id INT)").await;
