@@ -105,11 +105,22 @@ pub(crate) async fn ours_opened<DB: Database>(
     config: Config,
     limit: Option<Duration>,
 ) -> (leaktrace::Pool<DB>, Capture<Finding>) {
+    ours_made_with(stage, max, config, limit, leaktrace::PoolOptions::new()).await
+}
+
+/// With these options besides.
+pub(crate) async fn ours_made_with<DB: Database>(
+    stage: &Stage,
+    max: u32,
+    config: Config,
+    limit: Option<Duration>,
+    options: leaktrace::PoolOptions<DB>,
+) -> (leaktrace::Pool<DB>, Capture<Finding>) {
     let monitor = Monitor::new(config);
     let findings = Capture::new();
     let sink = findings.clone();
     monitor.add_sink(move |finding: &Finding| sink.push(finding.clone()));
-    let mut options = leaktrace::PoolOptions::new()
+    let mut options = options
         .monitor(&monitor)
         .name("orders")
         .max_connections(max)
