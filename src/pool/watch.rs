@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Database};
 
 use super::{Pool, Watched, witness};
 use crate::monitor::Monitor;
-use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Word};
+use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Reached, Word};
 use crate::site::{sql::Dialect, text};
 
 impl Monitor {
@@ -80,8 +80,13 @@ fn unused(name: &str, taken: &[String]) -> String {
 pub(super) struct SqlxGauges<DB: Database>(pub(super) sqlx::Pool<DB>);
 
 impl<DB: Database> Gauges for SqlxGauges<DB> {
-    fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
-        Box::pin(witness::ask(self.0.clone(), backend, may_cancel))
+    fn ask(
+        &self,
+        backend: Option<i64>,
+        may_cancel: bool,
+        reached: Reached,
+    ) -> BoxFuture<'static, Word> {
+        Box::pin(witness::ask(self.0.clone(), backend, may_cancel, reached))
     }
 
     fn testify(&self, question: Question) -> BoxFuture<'static, Answer> {

@@ -107,7 +107,7 @@ async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Re
         // The driver does not count the answers to a prepare that was cut: reading on may wait for
         // ever, or take one answer for another. Only while the server runs it, it was not that.
         match cell.pool.is_running(cell.backend()).await {
-            Word::Idle | Word::Unreachable => {
+            Word::Idle | Word::Unreachable | Word::Refused => {
                 return Err(Error::Protocol("cut while a statement was prepared".into()));
             }
             Word::Cancelled | Word::Unknown => {}

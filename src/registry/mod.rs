@@ -36,7 +36,7 @@ pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
-pub(crate) use self::returns::{Done, Stuck, Word};
+pub(crate) use self::returns::{Done, Reached, Stuck, Word};
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::status::{PoolInfo, PoolStatus};

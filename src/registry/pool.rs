@@ -12,7 +12,7 @@ use futures_core::future::BoxFuture;
 use super::CallSiteList;
 use super::counts::Counts;
 use super::habits::Habits;
-use super::returns::{Returns, Word};
+use super::returns::{Reached, Returns, Word};
 use super::status::{PoolInfo, PoolStatus};
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
@@ -31,8 +31,14 @@ pub(crate) trait Gauges: Send + Sync {
     /// Opens one connection beside the pool and closes it again, to hear what the server says.
     fn attempt(&self) -> Attempt;
     /// Asks the server over a connection beside the pool about the backend of a connection that does
-    /// not come back, and cancels what runs there, if it may. The caller limits the time.
-    fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word>;
+    /// not come back, and cancels what runs there, if it may. Says when that connection is open. The
+    /// caller limits the time.
+    fn ask(
+        &self,
+        backend: Option<i64>,
+        may_cancel: bool,
+        reached: Reached,
+    ) -> BoxFuture<'static, Word>;
     /// Asks the server over a connection beside the pool what these backends do; changes nothing.
     /// Limits its time itself.
     fn testify(&self, question: Question) -> BoxFuture<'static, Answer>;
@@ -285,7 +291,7 @@ impl PoolRecord {
 
     /// Asks the server whether something runs on that backend; cancels nothing.
     pub(crate) fn is_running(&self, backend: Option<i64>) -> BoxFuture<'static, Word> {
-        self.gauges.ask(backend, false)
+        self.gauges.ask(backend, false, Box::new(|| ()))
     }
 
     /// Asks the server what these backends do; changes nothing.
@@ -294,8 +300,13 @@ impl PoolRecord {
     }
 
     /// Asks the server about the backend of a return that is stuck.
-    pub(super) fn ask(&self, backend: Option<i64>, may_cancel: bool) -> BoxFuture<'static, Word> {
-        self.gauges.ask(backend, may_cancel)
+    pub(super) fn ask(
+        &self,
+        backend: Option<i64>,
+        may_cancel: bool,
+        reached: Reached,
+    ) -> BoxFuture<'static, Word> {
+        self.gauges.ask(backend, may_cancel, reached)
     }
 
     /// A permit is free whose backend may run on.

@@ -20,8 +20,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// What the server says of the backend of a connection that does not come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// No side connection could be had within its limit.
+    /// No side connection could be had within its limit, or it broke.
     Unreachable,
+    /// The server answers, but lets no side connection in: it has too many, for one.
+    Refused,
     /// It is not there any more, it runs nothing, or nothing of ours runs at all.
     Idle,
     /// It runs our statement, and was told to cancel it.
@@ -29,6 +31,9 @@ pub(crate) enum Word {
     /// Which backend it is was never learned, or the server cannot be asked.
     Unknown,
 }
+
+/// Says that the side connection is open.
+pub(crate) type Reached = Box<dyn FnOnce() + Send>;
 
 /// What was done about a stuck return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +59,19 @@ pub(crate) struct Stuck {
     pub(crate) done: Done,
 }
 
+/// A question that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    at: Moment,
+    /// The side connection is open: whoever let it in is not silent, only slow.
+    reached: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Walking,
     /// The server is being asked.
-    Asking(Moment),
+    Asking(Asked),
     Answered(Word),
     /// Waiting for what the server does, until it is asked again.
     Kept(Moment),
@@ -72,6 +85,8 @@ pub(super) struct Walk {
     state: State,
     /// sqlx has the connection: from here on a statement that runs may be the next borrower's.
     leaving: bool,
+    /// A question was given up, and may have left a cancel behind that arrives at any time.
+    doubtful: bool,
     told: Option<Done>,
 }
 
@@ -81,6 +96,7 @@ impl Walk {
             since,
             state: State::Walking,
             leaving: false,
+            doubtful: false,
             told: None,
         }
     }
@@ -89,7 +105,8 @@ impl Walk {
 /// What is common to the returns of one pool.
 pub(crate) struct Returns {
     limit: AtomicU64,
-    /// When the server was last found to be unreachable: then the others need not ask.
+    /// When the server was last seen not to let a side connection in: those that were on their way
+    /// by then need not ask.
     unreachable: Mutex<Option<Moment>>,
 }
 
@@ -116,6 +133,12 @@ impl Cell {
                 Some(walk) if matches!(walk.state, State::Asking(_)) => Poll::Pending,
                 // Until the watchdog has taken note of it: gone before, it would never be told.
                 Some(walk) if walk.state == State::Answered(Word::Cancelled) => Poll::Pending,
+                // Nobody may get what a late cancel can hit. Its task sees it at its next poll.
+                Some(walk) if walk.doubtful => {
+                    walk.state = State::Aborted;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
                 Some(walk) => {
                     walk.leaving = true;
                     Poll::Ready(walk.state != State::Walking)
@@ -154,11 +177,24 @@ impl Cell {
     }
 }
 
+impl Asked {
+    fn limit(self) -> Duration {
+        match self.reached {
+            true => Returns::SLOW,
+            false => Returns::ANSWER,
+        }
+    }
+}
+
 impl Returns {
     /// A peer that is silent for this long is given up.
     const LIMIT: Duration = Duration::from_secs(5);
-    /// The side connection may take so long: together with the limit less than 6 s.
+    /// The side connection may take so long to be let in: together with the limit less than 6 s.
     const ANSWER: Duration = Duration::from_millis(900);
+    /// Once let in, it may take so long to ask and to cancel. MariaDB takes 2 s for a `KILL QUERY` of a
+    /// `SLEEP` that another kill has just woken: it looks 40 times, 50 ms apart, whether a mutex is
+    /// free (`THD::awake_no_mutex`). After that another one is asked, which a silent server keeps out.
+    const SLOW: Duration = Duration::from_secs(5);
     /// A backend that cannot be ended keeps its permit no longer than this.
     const PATIENCE: Duration = Duration::from_secs(60);
     /// So many returns of one pool ask at the same time.
@@ -190,7 +226,11 @@ impl Returns {
             State::Kept(until) if now < until && age < Self::PATIENCE => {
                 return (None, until.since(now));
             }
-            State::Walking | State::Kept(_) if self.is_unreachable(now) => Word::Unreachable,
+            State::Walking | State::Kept(_) if self.is_unreachable(now, walk.since) => {
+                // Not seen again: it would be a finding that keeps itself alive.
+                cell.change(holder, |walk| walk.state = State::Aborted);
+                return (Some(Done::ClosedUnreachable), Duration::MAX);
+            }
             State::Walking | State::Kept(_) => {
                 if *asking < Self::ASKING {
                     *asking += 1;
@@ -198,10 +238,16 @@ impl Returns {
                 }
                 return (None, Self::ANSWER / 20);
             }
-            State::Asking(since) if now.since(since) < Self::ANSWER => {
+            State::Asking(asked) if now.since(asked.at) < asked.limit() => {
                 return (None, Self::ANSWER / 20);
             }
-            State::Asking(_) => Word::Unreachable,
+            State::Asking(Asked { reached: false, .. }) => Word::Unreachable,
+            State::Asking(_) if age < Self::PATIENCE => {
+                cell.change(holder, |walk| walk.doubtful = true);
+                ask(cell, holder, now);
+                return (Some(Done::Kept), Self::ANSWER / 20);
+            }
+            State::Asking(_) => Word::Unknown,
             State::Answered(word) => word,
         };
         let kept = |done| {
@@ -219,15 +265,18 @@ impl Returns {
                 gone(Done::ClosedUnreachable)
             }
             Word::Idle => gone(Done::ClosedIdle),
-            Word::Cancelled | Word::Unknown if age >= Self::PATIENCE => gone(Done::Orphaned),
+            Word::Cancelled | Word::Unknown | Word::Refused if age >= Self::PATIENCE => {
+                gone(Done::Orphaned)
+            }
             Word::Cancelled => kept(Done::Cancelled),
-            Word::Unknown => kept(Done::Kept),
+            Word::Unknown | Word::Refused => kept(Done::Kept),
         }
     }
 
-    fn is_unreachable(&self, now: Moment) -> bool {
+    /// Whether somebody else was not let in a moment ago, who would speak for this return too.
+    fn is_unreachable(&self, now: Moment, since: Moment) -> bool {
         let at = *self.unreachable.lock();
-        at.is_some_and(|at| now.since(at) < Self::ANSWER)
+        at.is_some_and(|at| now.since(at) < Self::ANSWER && since <= at)
     }
 }
 
@@ -278,20 +327,34 @@ fn ask(cell: &Arc<Cell>, holder: HolderId, now: Moment) {
     };
     let mut may_cancel = None;
     cell.change(holder, |walk| {
-        walk.state = State::Asking(now);
+        walk.state = State::Asking(Asked {
+            at: now,
+            reached: false,
+        });
         may_cancel = Some(!walk.leaving);
     });
     let Some(may_cancel) = may_cancel else {
         return;
     };
-    let question = cell.pool.ask(cell.backend(), may_cancel);
+    let reached = {
+        let cell = Arc::clone(cell);
+        Box::new(move || {
+            cell.change(holder, |walk| {
+                if let State::Asking(asked) = &mut walk.state {
+                    asked.reached |= asked.at == now;
+                }
+            });
+        })
+    };
+    let question = cell.pool.ask(cell.backend(), may_cancel, reached);
     let cell = Arc::clone(cell);
     runtime.spawn(async move {
         let word = question.await;
         cell.change(holder, |walk| {
             // Too late, when the watchdog has given it up.
-            if walk.state == State::Asking(now) {
-                walk.state = State::Answered(word);
+            match walk.state {
+                State::Asking(asked) if asked.at == now => walk.state = State::Answered(word),
+                _ => {}
             }
         });
     });
@@ -316,7 +379,8 @@ mod tests {
 
     /// A server that gives the same answer to everybody, and counts the questions.
     struct Server {
-        word: Word,
+        /// `None`: it lets the question in, and takes for ever.
+        word: Option<Word>,
         asked: Arc<AtomicUsize>,
     }
 
@@ -339,10 +403,20 @@ mod tests {
         fn attempt(&self) -> Attempt {
             Box::pin(async { Ok(()) })
         }
-        fn ask(&self, _: Option<i64>, _: bool) -> BoxFuture<'static, Word> {
+        fn ask(&self, _: Option<i64>, _: bool, reached: Reached) -> BoxFuture<'static, Word> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let word = self.word;
-            Box::pin(async move { word })
+            Box::pin(async move {
+                match word {
+                    // Not let in, and not refused either.
+                    Some(Word::Unreachable) => pending().await,
+                    Some(word) => word,
+                    None => {
+                        reached();
+                        pending().await
+                    }
+                }
+            })
         }
         fn testify(&self, _: Question) -> BoxFuture<'static, Answer> {
             Box::pin(pending())
@@ -350,7 +424,10 @@ mod tests {
     }
 
     /// A pool whose server says so, and one of its checkouts, on its way back.
-    fn returning(word: Word, asked: &Arc<AtomicUsize>) -> (Arc<Registry>, Arc<Slots>, Lease) {
+    fn returning(
+        word: Option<Word>,
+        asked: &Arc<AtomicUsize>,
+    ) -> (Arc<Registry>, Arc<Slots>, Lease) {
         let registry = Arc::new(Registry::new(crate::config::Unwinder::Portable));
         let asked = Arc::clone(asked);
         let server = Server { word, asked };
@@ -373,7 +450,7 @@ mod tests {
 
     /// A return that never arrives, from its begin to the given age, looked at each 100 ms. Answers
     /// what was done, at which age, how many were left behind, and whether it was given up.
-    async fn looked_at(word: Word, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
+    async fn looked_at(word: Option<Word>, until: Duration) -> (Vec<(u64, Done)>, u64, bool) {
         let asked = Arc::<AtomicUsize>::default();
         let (_registry, slots, lease) = returning(word, &asked);
         let began = Moment::now();
@@ -399,8 +476,9 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_ended_is_kept_for_a_minute_and_then_orphaned() {
         for (word, kept) in [
-            (Word::Cancelled, Done::Cancelled),
-            (Word::Unknown, Done::Kept),
+            (Some(Word::Cancelled), Done::Cancelled),
+            (Some(Word::Unknown), Done::Kept),
+            (Some(Word::Refused), Done::Kept),
         ] {
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(59)).await;
             assert_eq!((done, orphaned, gone), (vec![(5, kept)], 0, false));
@@ -413,13 +491,70 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_on_the_server_or_cannot_be_reached_is_closed_at_the_limit() {
         for (word, closed) in [
-            (Word::Idle, Done::ClosedIdle),
-            (Word::Unreachable, Done::ClosedUnreachable),
+            (Some(Word::Idle), Done::ClosedIdle),
+            (Some(Word::Unreachable), Done::ClosedUnreachable),
         ] {
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(4)).await;
             assert_eq!((done, orphaned, gone), (vec![], 0, false));
             let (done, orphaned, gone) = looked_at(word, Duration::from_secs(70)).await;
             assert_eq!((done, orphaned, gone), (vec![(5, closed)], 0, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_and_is_not_answered_asks_again_and_closes_nothing() {
+        let (done, orphaned, gone) = looked_at(None, Duration::from_secs(59)).await;
+        // The limit, and the patience with a slow answer.
+        assert_eq!((done, orphaned, gone), (vec![(10, Done::Kept)], 0, false));
+        let (done, orphaned, gone) = looked_at(None, Duration::from_secs(70)).await;
+        assert_eq!(done.len(), 2, "{done:?}");
+        assert_eq!(done[1].1, Done::Orphaned);
+        assert_eq!((orphaned, gone), (1, true));
+    }
+
+    #[tokio::test]
+    async fn what_a_late_cancel_may_hit_is_given_to_nobody() {
+        for (gives_up, goes) in [(true, false), (false, true)] {
+            let (_registry, slots, lease) = returning(None, &Arc::default());
+            let late = Moment::now().after(Duration::from_secs(5));
+            assert!(slots.look_at_returns(late).0.is_empty(), "it is asked");
+            tokio::task::yield_now().await;
+            let later = late.after(Returns::ANSWER * 2);
+            assert!(slots.look_at_returns(later).0.is_empty(), "it was let in");
+            if gives_up {
+                slots.look_at_returns(late.after(Returns::SLOW));
+            }
+            // The answer, at last.
+            let cell = lease.cell();
+            let (holder, _) = cell.walking().expect("it is on its way");
+            cell.change(holder, |walk| walk.state = State::Answered(Word::Unknown));
+            assert_eq!(cell.leave().now_or_never().is_some(), goes);
+            let context = Context::from_waker(Waker::noop());
+            assert_eq!(cell.is_given_up(&context), !goes);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_closed_for_a_silence_that_was_over_before_it_began() {
+        let (_registry, slots, _lease) = returning(Some(Word::Idle), &Arc::default());
+        let began = slots.cells()[0].walking().expect("on its way").1.since;
+        let just_before = Moment::from_nanos(began.as_nanos() - 1).expect("not the first");
+        for (silent_at, asks) in [(began, false), (just_before, true)] {
+            let returns = &slots.record().returns;
+            returns.set_limit(Duration::from_millis(100));
+            *returns.unreachable.lock() = Some(silent_at);
+            let (cell, holder, walk) = {
+                let cell = Arc::clone(&slots.cells()[0]);
+                let (holder, walk) = cell.walking().expect("on its way");
+                (cell, holder, walk)
+            };
+            let now = began.after(Duration::from_millis(200));
+            let (done, _) = returns.step(&cell, holder, walk, now, &mut 0);
+            let closed = Some(Done::ClosedUnreachable);
+            assert_eq!(done, if asks { None } else { closed });
+            // What was inferred says nothing of the time after it.
+            assert_eq!(*returns.unreachable.lock(), Some(silent_at));
+            cell.change(holder, |walk| walk.state = State::Walking);
         }
     }
 
@@ -430,7 +565,7 @@ mod tests {
             // The twin: it was over, and may go by itself.
             (Word::Idle, &[]),
         ] {
-            let (_registry, slots, lease) = returning(word, &Arc::default());
+            let (_registry, slots, lease) = returning(Some(word), &Arc::default());
             let late = Moment::now().after(Duration::from_secs(5));
             assert!(slots.look_at_returns(late).0.is_empty(), "it is asked");
             tokio::task::yield_now().await;

@@ -111,7 +111,7 @@ mod tests {
     use crate::config::Unwinder;
     use crate::registry::testimony::{Answer, Question};
     use crate::registry::{
-        Attempt, Begun, Gauges, HolderKind, Lease, Limits, Policy, Registry, Word,
+        Attempt, Begun, Gauges, HolderKind, Lease, Limits, Policy, Reached, Registry, Word,
     };
 
     struct Fixed(u32);
@@ -135,7 +135,7 @@ mod tests {
         fn attempt(&self) -> Attempt {
             Box::pin(std::future::ready(Ok(())))
         }
-        fn ask(&self, _: Option<i64>, _: bool) -> BoxFuture<'static, Word> {
+        fn ask(&self, _: Option<i64>, _: bool, _: Reached) -> BoxFuture<'static, Word> {
             Box::pin(std::future::ready(Word::Unknown))
         }
         fn testify(&self, _: Question) -> BoxFuture<'static, Answer> {

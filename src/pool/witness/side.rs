@@ -6,21 +6,26 @@
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Error, SqlSafeStr};
 
 use super::{Server, number};
-use crate::registry::Word;
+use crate::registry::{Reached, Word};
 
-/// Connects, asks, cancels what still runs.
+/// Connects, says so, asks, cancels what still runs.
 pub(in crate::pool) async fn ask<DB: Database>(
     pool: sqlx::Pool<DB>,
     backend: Option<i64>,
     may_cancel: bool,
+    reached: Reached,
 ) -> Word {
     if DB::NAME == "SQLite" {
         // Its statements run in this process, where nobody else can reach them.
         return Word::Unknown;
     }
-    let Ok(mut side) = pool.connect_options().connect().await else {
-        return Word::Unreachable;
+    let mut side = match pool.connect_options().connect().await {
+        Ok(side) => side,
+        // By its own word, so it is there: closing here would leave behind what may run.
+        Err(Error::Database(_)) => return Word::Refused,
+        Err(_) => return Word::Unreachable,
     };
+    reached();
     let server = Server::of::<DB>(&side);
     let word = match inquire::<DB>(&mut side, server, backend, may_cancel).await {
         Ok(word) => word,
