@@ -125,7 +125,7 @@ impl Monitor {
             let over = suspect.scope.ended().is_some();
             if over {
                 ended.push((
-                    suspect.scope.told_success(),
+                    suspect.scope.success(),
                     Arc::clone(&suspect.pool),
                     suspect.holder.clone(),
                 ));

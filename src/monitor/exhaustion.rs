@@ -12,7 +12,7 @@ use tracing::{Level, event};
 use super::Monitor;
 use super::alarm::{Alarm, ended, headline, repeated};
 use super::looks::{Looks, patience};
-use super::stall::Runtime;
+use super::stall::{Heed, Runtime};
 use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
@@ -74,7 +74,7 @@ impl Monitor {
                     None => pace,
                 });
             }
-            let runtime = self.runtime(&record, now);
+            let runtime = self.runtime(&record, now, Heed::NOW);
             if let Runtime::Blocked(sentence) = &runtime {
                 state.looks.blocked.insert(pool.id, (now, sentence.clone()));
             }

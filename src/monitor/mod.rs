@@ -24,6 +24,7 @@ use dashmap::DashMap;
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
+use self::stall::Heed;
 use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
@@ -211,7 +212,7 @@ impl Monitor {
     pub fn report(&self) -> Report {
         let now = Moment::now();
         let snapshot = self.snapshot(now);
-        let runtime = self.runtimes(now).sentence();
+        let runtime = self.runtimes(now, Heed::NOW).sentence();
         let causes = self.causes_now(&snapshot, now);
         let door = self.0.door.lock();
         let verdicts: HashMap<HolderId, (Kind, Option<FindingId>)> =

@@ -5,7 +5,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::stall::Runtime;
+use super::stall::{Heed, Runtime};
 use super::{Inner, Monitor};
 use crate::clock::Moment;
 use crate::config::{Detail, Threshold};
@@ -56,7 +56,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let is_due_soon = verdict.next.is_some_and(|next| next <= Runtime::AHEAD);
     let runtime = match verdict.claims.is_empty() && !is_due_soon {
         true => Runtime::Runs,
-        false => monitor.runtimes(now),
+        false => monitor.runtimes(now, Heed::of_hold(monitor.shortest_threshold())),
     };
     // Whom to blame is known when the probe has run, or is late.
     let asked = (runtime == Runtime::Asked && !verdict.claims.is_empty()).then_some(Runtime::SOON);
@@ -112,7 +112,7 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let returns = monitor.scan_returns(now);
     let waits = monitor.scan_waits(&snapshot, now);
     let next = [
-        verdict.next,
+        verdict.next.map(Runtime::pace),
         asked,
         witness,
         unheard,
@@ -126,8 +126,10 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     .flatten()
     .min()
     .unwrap_or(Watchdog::LONGEST);
-    // A holder that comes after this scan is due no sooner than the shortest threshold.
-    Next::Scan(next.min(monitor.shortest_threshold()))
+    // A holder that comes after this scan is due no sooner than the shortest threshold. It is looked
+    // at before that, so that the runtime has been probed by then.
+    let seen = monitor.shortest_threshold() / 2;
+    Next::Scan(next.min(seen).min(monitor.shortest_wait()))
 }
 
 /// What is said instead of the findings beyond the limit by minute.
@@ -147,6 +149,11 @@ impl Monitor {
         timeouts.min().unwrap_or(Duration::MAX)
     }
 
+    /// Nobody who waits is worth a look in less time than this.
+    fn shortest_wait(&self) -> Duration {
+        self.0.config.get_wait().min(self.first_look())
+    }
+
     /// No holder can become overdue in less time than this.
     fn shortest_threshold(&self) -> Duration {
         let limits = self.limits();
@@ -156,8 +163,6 @@ impl Monitor {
         };
         fixed
             .min(limits.idle_in_transaction.unwrap_or(fixed))
-            .min(self.0.config.get_wait())
-            .min(self.first_look())
             .min(self.0.registry.shortest_policy())
     }
 }

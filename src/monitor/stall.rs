@@ -26,11 +26,19 @@ pub(super) enum Runtime {
 impl Runtime {
     /// How soon to look again when it is not known yet.
     pub(super) const SOON: Duration = Duration::from_millis(5);
-    /// As long a finding waits for the probe: then the line is worth more than the remedy.
-    const PATIENCE: Duration = Duration::from_millis(100);
-    /// As long before a holder becomes overdue the probe is sent, so that it has run or is late by
-    /// then.
+    /// As long before a holder becomes overdue the first probe is sent: longer than it takes to be
+    /// late, so that by then it has run or is late.
     pub(super) const AHEAD: Duration = Duration::from_secs(1);
+    /// As long before it the last one is sent: longer than a finding waits for it.
+    const LAST: Duration = Duration::from_millis(150);
+
+    /// When to look again for a holder that becomes overdue in `time`, so that both are sent.
+    pub(super) fn pace(time: Duration) -> Duration {
+        [Self::AHEAD, Self::LAST]
+            .into_iter()
+            .find_map(|ahead| time.checked_sub(ahead).filter(|left| !left.is_zero()))
+            .unwrap_or(time)
+    }
 
     pub(super) fn sentence(self) -> Option<String> {
         match self {
@@ -40,12 +48,41 @@ impl Runtime {
     }
 }
 
+/// Which answer to a probe is heeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heed {
+    /// One to a probe that was sent longer ago says nothing.
+    fresh: Duration,
+    /// As long a finding waits for one: then the line is worth more than the remedy.
+    patience: Duration,
+}
+
+impl Heed {
+    /// Above what a busy machine takes to run a task.
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// For what is so at this moment.
+    pub(super) const NOW: Self = Self {
+        fresh: Duration::from_millis(50),
+        patience: Self::PATIENCE,
+    };
+
+    /// For a holder that was out for `threshold`: an answer to the last probe before it was due is
+    /// enough, so that its finding waits for none.
+    pub(super) fn of_hold(threshold: Duration) -> Self {
+        Self {
+            fresh: (threshold / 4 * 3).min(Runtime::LAST + Duration::from_millis(50)),
+            patience: (threshold / 4).min(Self::PATIENCE),
+        }
+    }
+}
+
 impl Monitor {
     /// Probes the runtimes of all pools: the worst answer.
-    pub(super) fn runtimes(&self, now: Moment) -> Runtime {
+    pub(super) fn runtimes(&self, now: Moment, heed: Heed) -> Runtime {
         let mut worst = Runtime::Runs;
         for pool in self.0.registry.pools() {
-            match self.runtime(&pool, now) {
+            match self.runtime(&pool, now, heed) {
                 Runtime::Runs => {}
                 Runtime::Asked => worst = Runtime::Asked,
                 Runtime::Silent if worst == Runtime::Runs => worst = Runtime::Silent,
@@ -57,10 +94,10 @@ impl Monitor {
     }
 
     /// Probes the runtime of this pool.
-    pub(super) fn runtime(&self, pool: &PoolRecord, now: Moment) -> Runtime {
-        let late = match pool.probe(now) {
+    pub(super) fn runtime(&self, pool: &PoolRecord, now: Moment, heed: Heed) -> Runtime {
+        let late = match pool.probe(now, heed.fresh) {
             Pulse::Runs => return Runtime::Runs,
-            Pulse::Asked(time) if time < Runtime::PATIENCE => return Runtime::Asked,
+            Pulse::Asked(time) if time < heed.patience => return Runtime::Asked,
             Pulse::Asked(_) => return Runtime::Silent,
             Pulse::Late(late) => late,
         };
@@ -68,9 +105,11 @@ impl Monitor {
         if late.saturating_sub(walk_waited(late, now)) < Pulse::LATE {
             return Runtime::Silent;
         }
-        // The requests of this monitor, the jobs of the process, and whatever carries either of them.
+        // The requests of this monitor, the jobs on this runtime, and whatever carries either of them.
         let mut scopes: Vec<Scope> = self.0.scopes.iter().map(|scope| scope.clone()).collect();
-        scopes.extend(inside_a_poll());
+        if let Some(runtime) = pool.runtime() {
+            scopes.extend(inside_a_poll(runtime.id()));
+        }
         scopes.sort_by_key(Scope::id);
         scopes.dedup_by_key(|scope| scope.id());
         let mut inside: Vec<(Duration, String)> = scopes

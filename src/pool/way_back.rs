@@ -160,7 +160,7 @@ async fn ask_for_writes<DB: Database>(
     scope: Option<&Scope>,
 ) -> bool {
     let in_request =
-        scope.is_some_and(|scope| scope.is_of_request() && scope.told_success() != Some(false));
+        scope.is_some_and(|scope| scope.is_of_request() && scope.success() != Some(false));
     if !in_request || conduct.discarded || !doubts.may_have_written {
         return false;
     }

@@ -187,9 +187,8 @@ impl PoolRecord {
     }
 
     /// Looks at the latest probe of the runtime, and sends the next one if that has run.
-    pub(crate) fn probe(&self, now: Moment) -> Pulse {
-        /// An older answer says nothing of now.
-        const FRESH: Duration = Duration::from_millis(50);
+    /// An answer to a probe that was sent longer than `fresh` ago says nothing of now.
+    pub(crate) fn probe(&self, now: Moment, fresh: Duration) -> Pulse {
         let Some(runtime) = self.runtime() else {
             return Pulse::Runs;
         };
@@ -208,7 +207,7 @@ impl PoolRecord {
             Some((sent, _)) => now.since(*sent),
             None => Duration::ZERO,
         };
-        let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= FRESH);
+        let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= fresh);
         if probe.sent.is_none() {
             let ran = Arc::new(AtomicBool::new(false));
             probe.sent = Some((now, Arc::clone(&ran)));

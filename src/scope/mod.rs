@@ -272,6 +272,18 @@ impl Scope {
         }
     }
 
+    /// Whether it succeeded: it was told success, and came to its own end. `None` while that is open.
+    ///
+    /// A head that says 200 is no success yet: the body may panic, fail or be cut after it.
+    pub(crate) fn success(&self) -> Option<bool> {
+        // The end first: the last word to the caller comes before it.
+        match (self.ended(), self.told_success()) {
+            (None, Some(false)) => Some(false),
+            (None, _) => None,
+            (Some((_, outcome)), told) => Some(outcome == Outcome::Completed && told == Some(true)),
+        }
+    }
+
     /// Gives a better name to a scope whose route was not known when it was opened.
     pub(crate) fn learn_name(&self, name: String) {
         // A second lesson is no news: the outermost layer that knew the route taught the first.
@@ -361,6 +373,27 @@ mod tests {
         scope.note_answer(true);
         scope.note_answer(false);
         assert_eq!(scope.told_success(), Some(false));
+    }
+
+    #[test]
+    fn success_is_a_good_answer_that_was_given_to_its_end() {
+        for (outcome, is_success) in [
+            (Outcome::Completed, true),
+            (Outcome::Cancelled, false),
+            (Outcome::Panicked, false),
+            (Outcome::Errored, false),
+        ] {
+            let scope = Scope::of_request("GET /".into(), None, None);
+            scope.note_answer(true);
+            assert_eq!(scope.success(), None, "its body is to come");
+            scope.end(at(1), outcome);
+            assert_eq!(scope.success(), Some(is_success), "{outcome:?}");
+        }
+        let failed = Scope::of_request("GET /".into(), None, None);
+        failed.note_answer(false);
+        assert_eq!(failed.success(), Some(false), "before its end");
+        failed.end(at(1), Outcome::Completed);
+        assert_eq!(failed.success(), Some(false));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which scopes are carried by a running future, in the whole process.
+//! Which scopes are carried by a running future, and on which runtime, in the whole process.
 //!
 //! Responsible for a list that the watchdog reads when the runtime does not run its probe: a job has
 //! no monitor of its own, and is as able to block a worker as a request. Not responsible for requests
@@ -9,10 +9,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use tokio::runtime::{Handle, Id};
 
 use super::Scope;
 
-static RUNS: LazyLock<DashMap<u64, Scope>> = LazyLock::new(DashMap::new);
+/// Each with the runtime of its first poll. One that runs on none blocks no worker.
+static RUNS: LazyLock<DashMap<u64, (Scope, Option<Id>)>> = LazyLock::new(DashMap::new);
 
 /// Keeps a scope on the list. Its drop takes it off.
 #[derive(Debug)]
@@ -22,7 +24,8 @@ impl Run {
     pub(super) fn of(scope: &Scope) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        RUNS.insert(id, scope.clone());
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        RUNS.insert(id, (scope.clone(), runtime));
         Self(id)
     }
 }
@@ -34,10 +37,11 @@ impl Drop for Run {
     }
 }
 
-/// Copies of the scopes that are inside of a poll now.
-pub(crate) fn inside_a_poll() -> Vec<Scope> {
+/// Copies of the scopes that are inside of a poll on this runtime now. Who blocks another one is not
+/// to blame.
+pub(crate) fn inside_a_poll(runtime: Id) -> Vec<Scope> {
     RUNS.iter()
-        .filter(|scope| scope.in_poll_since().is_some())
-        .map(|scope| scope.clone())
+        .filter(|run| run.1 == Some(runtime) && run.0.in_poll_since().is_some())
+        .map(|run| run.0.clone())
         .collect()
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use futures::StreamExt;
-use leaktrace::{Detail, SqlitePool};
+use leaktrace::{Detail, Finding, Kind, SqlitePool};
 use sqlx::Sqlite;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -40,10 +40,35 @@ async fn panics_in_its_body(State((pool, book)): Context) -> Body {
     )
 }
 
+/// The stream has a transaction, and fails after its first line.
+async fn fails_in_its_body(State((pool, book)): Context) -> Body {
+    Body::from_stream(
+        async_stream::stream! {
+            let mut tx = pool.begin().await.expect("free");
+            book.row(&mut tx, 1).await;
+            yield Ok("first");
+            drop(tx);
+            yield Err(std::io::Error::other("on purpose, in the body"));
+        }
+        .boxed(),
+    )
+}
+
+/// Answers success, and has saved nothing.
+async fn forgets(State((pool, book)): Context) {
+    let mut tx = pool.begin().await.expect("free");
+    book.row(&mut tx, 1).await;
+}
+
 async fn fine(State((pool, book)): Context) {
     let mut tx = pool.begin().await.expect("free");
     book.row(&mut tx, 1).await;
     tx.commit().await.expect("saved");
+}
+
+/// Whether that is said of `forgets`.
+fn forgot(finding: &Finding) -> bool {
+    finding.kind == Kind::LostWrites && finding.to_string().contains("POST /forgets")
 }
 
 struct Ground {
@@ -64,6 +89,8 @@ impl Ground {
             .route("/upload", post(upload))
             .route("/panics", post(panics))
             .route("/panics-in-its-body", post(panics_in_its_body))
+            .route("/fails-in-its-body", post(fails_in_its_body))
+            .route("/forgets", post(forgets))
             .route("/fine", post(fine))
             .layer(bench.monitor.layer())
             .layer(CatchPanicLayer::new())
@@ -76,6 +103,21 @@ impl Ground {
             addr,
             _db: db,
         }
+    }
+
+    /// A finding that must not come has no moment. So somebody else does what is one: it is all that
+    /// is said, and whatever was to be said of the requests before it was said before it.
+    async fn tells_of_nobody_but_who_forgets(&self) {
+        let answer = ask(self.addr, "POST /forgets").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let findings = &self.bench.findings;
+        findings
+            .wait_for("the lost writes", PATIENCE, |said| {
+                said.iter().find(|said| forgot(said)).map(drop)
+            })
+            .await;
+        let said = findings.all();
+        assert!(said.iter().all(forgot), "{said:#?}");
     }
 
     /// The one request ended, everything is back, and so many rows were saved.
@@ -117,6 +159,7 @@ async fn a_handler_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
     let answer = ask(ground.addr, "POST /panics").await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     assert_eq!(ground.ends_with(0).await.panicked, 1);
+    ground.tells_of_nobody_but_who_forgets().await;
 }
 
 #[tokio::test]
@@ -126,6 +169,16 @@ async fn a_body_that_panics_is_rolled_back_and_nobody_is_told_of_a_leak() {
     let client = Client::send(ground.addr, "POST /panics-in-its-body").await;
     assert_eq!(ground.ends_with(0).await.panicked, 1);
     drop(client);
+    ground.tells_of_nobody_but_who_forgets().await;
+}
+
+#[tokio::test]
+async fn a_body_that_fails_is_rolled_back_and_nobody_is_told_of_a_leak() {
+    let ground = Ground::new().await;
+    let client = Client::send(ground.addr, "POST /fails-in-its-body").await;
+    assert_eq!(ground.ends_with(0).await.errored, 1);
+    drop(client);
+    ground.tells_of_nobody_but_who_forgets().await;
 }
 
 #[tokio::test]

@@ -6,10 +6,14 @@ use std::time::Duration;
 use leaktrace::{CauseKind, Finding, PgPool};
 use reqwest::Url;
 use sqlx::{Connection, Error, MySql, PgConnection, Postgres};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::{Bench, PATIENCE, assert_names, cause, millis, quick};
 use crate::support::db::{mysql_database, postgres_database, sqlite_database};
 use crate::support::{Db, Proxy};
+
+/// The length, and the number that stands for TLS where a version of the protocol would.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// One acquire that fails; what it fails with, and what is said of it.
 async fn failing<DB: sqlx::Database>(bench: &Bench, url: &str) -> (Error, Finding) {
@@ -161,12 +165,26 @@ async fn a_name_that_does_not_resolve_is_said() {
 
 #[tokio::test]
 async fn tls_that_cannot_be_had_is_said() {
-    let Some(db) = postgres_database().await else {
-        return;
-    };
+    crate::support::ran_on(Db::Postgres);
+    // What a PostgreSQL without TLS answers to whoever asks for it.
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let server = server.expect("a port");
+    let addr = server.local_addr().expect("bound");
+    let asked = tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = server.accept().await.expect("a client");
+            let mut request = [0; 8];
+            // One that has left by then has asked for nothing.
+            if socket.read_exact(&mut request).await.is_ok() {
+                assert_eq!(request, SSL_REQUEST);
+                let _ = socket.write_all(b"N").await;
+            }
+        }
+    });
     let bench = Bench::quick();
-    let url = changed(&db.url, |url| url.set_query(Some("sslmode=require")));
+    let url = format!("postgres://somebody@{addr}/orders?sslmode=require");
     let (_, finding) = failing::<Postgres>(&bench, &url).await;
+    assert!(!asked.is_finished(), "everybody asked for TLS");
     assert_connecting(&finding, &["TLS"]);
 }
 

@@ -250,10 +250,8 @@ mod innocent {
         Some((db, pool))
     }
 
-    /// On a starved machine a wait of a second is true; five are not.
     fn config() -> Config {
-        let config = Config::default().wait(Duration::from_secs(5));
-        config.detail(leaktrace::Detail::Backtrace)
+        Config::default().detail(leaktrace::Detail::Backtrace)
     }
 
     /// Whatever is said at all would be a false alarm here.

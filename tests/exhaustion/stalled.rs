@@ -308,3 +308,29 @@ fn a_job_that_waits_is_not_named_when_somebody_else_blocks() {
     assert_names(&headline, &["no worker ran our probe for"]);
     assert!(!headline.contains("nightly invoices"), "{headline}");
 }
+
+/// Several runtimes in one process are common: one for requests, one for heavy work.
+#[test]
+fn a_job_that_blocks_another_runtime_is_not_named() {
+    let elsewhere = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .expect("a runtime");
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let job = elsewhere.spawn(async move {
+        let job = Scope::new("monthly balance");
+        job.run(async move {
+            begun.send(()).expect("the test waits");
+            released.recv().expect("the test ends");
+        })
+        .await;
+    });
+    begins.recv_timeout(PATIENCE).expect("it runs");
+    let headline = blocked_by(|_| tokio::spawn(async { std::thread::sleep(WORK) }));
+    assert!(!job.is_finished(), "inside of one poll all along");
+    release.send(()).expect("it waits");
+    elsewhere.block_on(job).expect("no panic");
+    assert_names(&headline, &["no worker ran our probe for"]);
+    assert!(!headline.contains("monthly balance"), "{headline}");
+}

@@ -29,17 +29,22 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(db: Db) -> Option<Self> {
+        Self::set_behind(db, DELAY).await
+    }
+
+    /// Behind a network with that delay. Without any, a server at rest answers before the client has
+    /// looked for its answer: nothing is ever in flight.
+    pub(crate) async fn set_behind(db: Db, delay: Duration) -> Option<Self> {
         let mut stage = Self::set_near(db).await?;
         stage.proxy = db.server_url().map(|_| Proxy::start(&stage.test.url));
         if let Some(proxy) = &stage.proxy {
-            proxy.delay(DELAY);
+            proxy.delay(delay);
             stage.url = proxy.url(&stage.test.url);
         }
         Some(stage)
     }
 
-    /// Without a network in between: where many cuts count more than each of their places.
-    pub(crate) async fn set_near(db: Db) -> Option<Self> {
+    async fn set_near(db: Db) -> Option<Self> {
         let test = database(db).await?;
         let mut observer = Observer::watch(&test).await;
         observer.execute("CREATE TABLE t (id INT)").await;
@@ -100,11 +105,22 @@ pub(crate) async fn ours_opened<DB: Database>(
     config: Config,
     limit: Option<Duration>,
 ) -> (leaktrace::Pool<DB>, Capture<Finding>) {
+    ours_made_with(stage, max, config, limit, leaktrace::PoolOptions::new()).await
+}
+
+/// With these options besides.
+pub(crate) async fn ours_made_with<DB: Database>(
+    stage: &Stage,
+    max: u32,
+    config: Config,
+    limit: Option<Duration>,
+    options: leaktrace::PoolOptions<DB>,
+) -> (leaktrace::Pool<DB>, Capture<Finding>) {
     let monitor = Monitor::new(config);
     let findings = Capture::new();
     let sink = findings.clone();
     monitor.add_sink(move |finding: &Finding| sink.push(finding.clone()));
-    let mut options = leaktrace::PoolOptions::new()
+    let mut options = options
         .monitor(&monitor)
         .name("orders")
         .max_connections(max)

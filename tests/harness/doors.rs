@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use crate::support::db::postgres_database;
+use crate::support::db::{postgres_database, with_parameter};
 use crate::support::doors::{TlsDoor, through_pgbouncer};
 use crate::support::eventually;
 
@@ -64,11 +64,8 @@ async fn the_tls_server_is_trusted_by_its_authority_and_for_localhost_alone() {
         return;
     };
     for (host, good) in [("localhost", true), ("127.0.0.1", false)] {
-        let url = format!(
-            "{}?sslmode=verify-full&sslrootcert={}",
-            door.url(host),
-            door.authority
-        );
+        let url = with_parameter(&door.url(host), "sslmode", "verify-full");
+        let url = with_parameter(&url, "sslrootcert", &door.authority);
         let options: PgConnectOptions = url.parse().expect("a URL");
         let connected = options.connect().await;
         assert_eq!(connected.is_ok(), good, "{host}: {connected:?}");

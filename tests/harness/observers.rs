@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
+use crate::support::db::with_parameter;
 use crate::support::observer::{MySqlObserver, PgObserver, SqliteObserver};
 use crate::support::{Db, Observer, TestDb, database, eventually};
 
@@ -83,7 +84,7 @@ async fn a_postgres_backend_is_described_and_terminated() {
         return;
     };
     let mut observer = PgObserver::watch(&test).await;
-    let url = format!("{}?application_name=victim", test.url);
+    let url = with_parameter(&test.url, "application_name", "victim");
     let mut conn = sqlx::PgConnection::connect(&url).await.expect("a victim");
     conn.execute("BEGIN").await.expect("BEGIN");
     conn.execute("SELECT 42").await.expect("SELECT");

@@ -5,7 +5,7 @@ use leaktrace::kit::{ConnectError, PoolSettings, TlsFault};
 
 use crate::settle::{lookup, open};
 use crate::support::TestDb;
-use crate::support::db::postgres_database;
+use crate::support::db::{postgres_database, with_parameter};
 use crate::support::doors::{TlsDoor, through_pgbouncer};
 
 async fn door() -> Option<(TestDb, TlsDoor)> {
@@ -45,7 +45,8 @@ async fn the_right_authority_and_name_are_verified_and_encrypted() {
     let settings = production(&[("DATABASE_URL", &url), ("PGSSLROOTCERT", &door.authority)]);
     assert!(is_encrypted(&settings).await.expect("a session"));
     // The same in the URL.
-    let url = format!("{url}?sslmode=verify-full&sslrootcert={}", door.authority);
+    let url = with_parameter(&url, "sslmode", "verify-full");
+    let url = with_parameter(&url, "sslrootcert", &door.authority);
     assert!(
         is_encrypted(&production(&[("DATABASE_URL", &url)]))
             .await

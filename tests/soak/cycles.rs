@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use leaktrace::Config;
 
-use crate::stage::{cut, ours_with};
+use crate::stage::{Stage, cut, ours_with};
 use crate::support::Db;
 use crate::{Random, figures, set};
 
 const TASKS: u64 = 8;
 const PLACES: u32 = 4;
+/// Short, because many cuts count more than each of their places.
+const DELAY: Duration = Duration::from_millis(1);
 
 /// Cut at the latest at this poll: about as many as a cycle has.
 fn polls(db: Db) -> u64 {
@@ -34,7 +36,7 @@ macro_rules! cycle {
     ($test:ident, $db:ident, $sqlx:ty) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            let Some(mut stage) = crate::stage::Stage::set_near(Db::$db).await else {
+            let Some(mut stage) = Stage::set_behind(Db::$db, DELAY).await else {
                 return;
             };
             let config = Config::default().wait(Duration::from_secs(30));

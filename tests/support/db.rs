@@ -215,6 +215,21 @@ fn unique_name() -> String {
     )
 }
 
+/// The URL with this parameter, whatever others it has; one of the same name is replaced.
+pub(crate) fn with_parameter(url: &str, name: &str, value: &str) -> String {
+    let mut url = Url::parse(url).expect("the URL of a database");
+    let others: Vec<(String, String)> = url
+        .query_pairs()
+        .into_owned()
+        .filter(|(other, _)| other != name)
+        .collect();
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(others)
+        .append_pair(name, value);
+    url.into()
+}
+
 fn with_name(server: &str, name: &str) -> Result<String, sqlx::Error> {
     let mut url = Url::parse(server).map_err(|error| sqlx::Error::Configuration(error.into()))?;
     url.set_path(name);

@@ -14,7 +14,9 @@ mod support;
 mod operations;
 mod tables;
 
-use stage::{Stage, ours_opened, raw};
+use std::time::Duration;
+
+use stage::{Stage, ours_made_with, ours_opened, raw};
 use support::Db;
 use tables::Table;
 
@@ -23,11 +25,21 @@ macro_rules! sweep {
         async fn leaktrace_on_it(thorough: bool) -> Option<Table> {
             let mut stage = Stage::set(Db::$db).await?;
             // What stays stuck is given up soon: MariaDB's driver may wait for ever on a raw loan.
-            let limit = std::time::Duration::from_millis(500);
+            let limit = Duration::from_millis(500);
             // A busy machine: a long wait for the only connection is honest, and nothing of the sweep.
             let config = leaktrace::Config::default().wait(stage::LONG * 3);
-            let (pool, findings) = ours_opened::<$sqlx>(&stage, 1, config, Some(limit)).await;
+            let (pool, findings) =
+                ours_opened::<$sqlx>(&stage, 1, config.clone(), Some(limit)).await;
             let mut table = Table::new(Db::$db, thorough);
+            {
+                let options = leaktrace::PoolOptions::new().alive_bypass(Duration::ZERO);
+                let (pool, findings) =
+                    ours_made_with::<$sqlx>(&stage, 1, config.clone(), Some(limit), options).await;
+                operations_of_a_tested_pool!(pool, stage, table);
+                leaktrace::assert_no_leaks!(pool);
+                assert!(findings.is_empty(), "{:?}", findings.all());
+                pool.close().await;
+            }
             operations!(pool, stage, table, $insert);
             operations_of_ours!(pool, stage, table, $insert, $sqlx);
             $only_it_has!(pool, stage, table, $insert);
@@ -47,6 +59,7 @@ macro_rules! sweep {
             let mut stage = Stage::set(Db::$db).await?;
             let pool = raw::<$sqlx>(&stage, 1).await;
             let mut table = Table::new(Db::$db, false);
+            operations_of_a_tested_pool!(pool, stage, table);
             operations!(pool, stage, table, $insert);
             Some(table)
         }

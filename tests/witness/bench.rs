@@ -6,6 +6,7 @@ use std::time::Duration;
 use leaktrace::{Config, Detail, Finding, Holder, Kind, Monitor, Pool, PoolOptions};
 use sqlx::Database;
 
+use crate::support::db::with_parameter;
 use crate::support::{Capture, Db, TestDb, eventually};
 
 /// Longer than any test needs on a busy machine.
@@ -98,11 +99,8 @@ impl<DB: Server> Bench<DB> {
         monitor.add_sink(move |finding: &Finding| kept.push(finding.clone()));
         let pool = options.monitor(&monitor).name("orders");
         // A handshake more would be most of the work of a side connection in a debug build.
-        let mut plain = reqwest::Url::parse(url).expect("a URL");
-        plain
-            .query_pairs_mut()
-            .append_pair(DB::WITHOUT_TLS.0, DB::WITHOUT_TLS.1);
-        let pool = pool.connect(plain.as_str()).await.expect("a pool");
+        let plain = with_parameter(url, DB::WITHOUT_TLS.0, DB::WITHOUT_TLS.1);
+        let pool = pool.connect(&plain).await.expect("a pool");
         Self {
             pool,
             monitor,

@@ -144,12 +144,12 @@ mod internal {
     use leaktrace::Monitor;
 
     #[rustfmt::skip] // As the page has it.
-    fn routes(monitor: Monitor) -> Router {
+    async fn routes(monitor: Monitor, port: tokio::net::TcpListener) -> std::io::Result<()> {
         let internal = Router::new()
             .route("/leaks", get(async |State(monitor): State<Monitor>| monitor.report().to_string()))
             .route("/leaks.json", get(async |State(monitor): State<Monitor>| Json(monitor.report())))
             .with_state(monitor);
-        internal
+        axum::serve(port, internal).await
     }
 }
 
