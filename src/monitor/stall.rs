@@ -71,7 +71,8 @@ impl Heed {
     /// enough, so that its finding waits for none.
     pub(super) fn of_hold(threshold: Duration) -> Self {
         Self {
-            fresh: (threshold / 4 * 3).min(Runtime::LAST + Duration::from_millis(50)),
+            // Many looks long: one that is stale before the next look would be asked for without end.
+            fresh: (threshold / 4 * 3).clamp(Self::NOW.fresh, Runtime::LAST + Self::NOW.fresh),
             patience: (threshold / 4).min(Self::PATIENCE),
         }
     }
@@ -129,5 +130,28 @@ impl Monitor {
             );
         }
         Runtime::Blocked(sentence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_outlives_the_next_look_at_any_threshold() {
+        for millis in [1, 5, 20, 100, 1_000, 10_000] {
+            let heed = Heed::of_hold(Duration::from_millis(millis));
+            assert!(heed.fresh >= Runtime::SOON * 4, "{millis} ms: {heed:?}");
+            assert!(heed.patience <= Heed::PATIENCE, "{millis} ms: {heed:?}");
+        }
+    }
+
+    #[test]
+    fn a_holder_is_looked_at_ahead_of_its_threshold_and_shortly_before_it() {
+        let ms = Duration::from_millis;
+        assert_eq!(Runtime::pace(ms(10_000)), ms(9_000));
+        assert_eq!(Runtime::pace(ms(1_000)), ms(850));
+        assert_eq!(Runtime::pace(ms(150)), ms(150));
+        assert_eq!(Runtime::pace(ms(20)), ms(20));
     }
 }
