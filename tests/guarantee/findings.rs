@@ -122,7 +122,9 @@ where
         .layer(monitor.layer());
     tokio::spawn(async move {
         let request = Request::get("/").body(Body::empty()).expect("a request");
-        let _ = app.oneshot(request).await;
+        let Ok(response) = app.oneshot(request).await;
+        // As a server does: an answer that nobody reads is a request that was cut.
+        let _ = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     })
 }
 
