@@ -385,7 +385,11 @@ impl Hammered {
     async fn run(&self, app: Router, observer: &mut Observer) -> Backends {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("bound");
-        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serve = axum::serve(listener, app).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        let server = tokio::spawn(async move { serve.await });
         let until = Instant::now() + length();
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
@@ -407,13 +411,20 @@ impl Hammered {
         for client in clients {
             client.await.expect("nobody is failed");
         }
-        // Who left last may not have been noticed yet.
+        // Who left last may not have been noticed yet, or not even have been asked what it wants.
+        drop(stop);
+        let served = tokio::time::timeout(LONG, server).await;
+        served
+            .expect("every request ends")
+            .expect("no panic")
+            .expect("the service ended well");
         eventually("all is back", LONG, async || {
-            let open = self.monitor.holders();
-            open.is_empty().then_some(()).ok_or(open)
+            let (open, waiting) = (self.monitor.holders(), self.monitor.waiters());
+            (open.is_empty() && waiting.is_empty())
+                .then_some(())
+                .ok_or((open, waiting))
         })
         .await;
-        server.abort();
         backends
     }
 
