@@ -178,12 +178,7 @@ impl Monitor {
             return;
         }
         let stops = self.0.stops.lock().clone();
-        let holder = stuck
-            .cell
-            .view_of(stuck.holder, now, &self.limits(), &stops);
-        // Back in the meantime: then it was not stuck.
-        if let Some(holder) = holder {
-            self.said_of(&stuck.cell.pool, holder, Kind::StuckReturn, &what, None);
-        }
+        let holder = stuck.cell.view_as(&stuck.seen, now, &self.limits(), &stops);
+        self.said_of(&stuck.cell.pool, holder, Kind::StuckReturn, &what, None);
     }
 }

@@ -15,6 +15,7 @@ use futures_util::task::AtomicWaker;
 
 pub(super) use self::live::Finished;
 use self::live::{Doing, Live};
+pub(crate) use self::view::Seen;
 use super::doubts::Doubts;
 use super::holder::{Cut, HolderId, HolderKind, Owner, Phase, SpanInfo};
 use super::pool::{Policy, PoolRecord};

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::HolderId;
-use super::cell::Cell;
+use super::cell::{Cell, Seen};
 use super::pool::PoolRecord;
 use super::slots::Slots;
 use crate::clock::Moment;
@@ -53,8 +53,8 @@ pub(crate) enum Done {
 /// A return that is stuck, and what was done about it. Each is told once per kind of deed.
 pub(crate) struct Stuck {
     pub(crate) cell: Arc<Cell>,
-    /// The cell may be out for another one by now.
-    pub(crate) holder: HolderId,
+    /// As it was before anything was done about it: the cell may be out for another one by now.
+    pub(crate) seen: Seen,
     pub(crate) since: Moment,
     pub(crate) done: Done,
 }
@@ -298,6 +298,7 @@ impl Slots {
         let is_asking = |walk: &Walk| matches!(walk.state, State::Asking(_));
         let mut asking = walks.iter().filter(|(.., walk)| is_asking(walk)).count();
         for (cell, holder, walk) in walks {
+            let seen = cell.seen(holder);
             let (done, wait) = pool.returns.step(&cell, holder, walk, now, &mut asking);
             next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
             let Some(done) = done else {
@@ -306,11 +307,13 @@ impl Slots {
             if done == Done::Orphaned {
                 pool.orphan();
             }
-            if walk.told != Some(done) {
+            if let Some(seen) = seen
+                && walk.told != Some(done)
+            {
                 cell.change(holder, |walk| walk.told = Some(done));
                 stuck.push(Stuck {
                     cell,
-                    holder,
+                    seen,
                     since: walk.since,
                     done,
                 });

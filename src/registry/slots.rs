@@ -205,8 +205,7 @@ mod tests {
         assert_ne!(second.id(), id);
         assert!(!cell.is_doomed());
         assert_eq!(cell.backend(), None);
-        let (limits, stops) = (Limits::default(), Stops::default());
-        assert!(cell.view_of(id, Moment::now(), &limits, &stops).is_none());
+        assert!(cell.seen(id).is_none());
         assert!(
             cell.claim(id, 1).is_none(),
             "a late finding hits nobody else"

@@ -11,6 +11,9 @@ use crate::registry::snapshot::Limits;
 use crate::scope::Scope;
 use crate::site::{Location, text};
 
+/// What was kept of a holder at one moment.
+pub(crate) struct Seen(Live);
+
 impl Cell {
     /// The copy that readers get, of the checkout that this cell is out for now.
     pub(crate) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
@@ -18,18 +21,22 @@ impl Cell {
         self.copy(&live, now, limits, stops)
     }
 
-    /// The same of that checkout; `None` when the cell is out for another one, or free.
-    pub(crate) fn view_of(
+    /// What is kept of this holder now, to be shown when it may be gone.
+    pub(in crate::registry) fn seen(&self, holder: HolderId) -> Option<Seen> {
+        Some(self.live.lock())
+            .filter(|live| live.id == holder.0)
+            .map(|live| Seen(live.clone()))
+    }
+
+    /// Shows it.
+    pub(crate) fn view_as(
         &self,
-        holder: HolderId,
+        seen: &Seen,
         now: Moment,
         limits: &Limits,
         stops: &Stops,
-    ) -> Option<Holder> {
-        let live = Some(self.live.lock())
-            .filter(|live| live.id == holder.0)
-            .map(|live| live.clone())?;
-        Some(self.copy(&live, now, limits, stops))
+    ) -> Holder {
+        self.copy(&seen.0, now, limits, stops)
     }
 
     /// The same, if it is out and shown.
