@@ -82,9 +82,8 @@ pub(super) fn scan(monitor: &Weak<Inner>, stop: Option<Stop>) -> Next {
     let interval = config.get_report_interval();
     let shown = door.claims(&claims, &snapshot, interval, now);
     let closings = door.closings(&snapshot, config.get_wait(), now);
-    for (holder, finding) in &shown.claimed {
-        registry.claim(*holder, finding.0);
-    }
+    let claimed = shown.claimed.iter();
+    registry.claim(claimed.map(|(holder, finding)| (*holder, finding.0)));
     // After the claims: a holder that ended in the meantime is among these.
     let returned = door.returned(registry.take_ended(), &snapshot);
     let limited = door.limited(now);

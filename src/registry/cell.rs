@@ -51,6 +51,23 @@ pub(crate) struct Begun {
     pub(crate) span: Option<SpanInfo>,
 }
 
+#[cfg(test)]
+impl Begun {
+    /// A connection of which nothing else is known.
+    pub(super) fn bare() -> Self {
+        Self {
+            kind: HolderKind::Connection,
+            policy: Policy::default(),
+            waited: Duration::ZERO,
+            acquired_by: None,
+            stack: None,
+            scope: None,
+            task: None,
+            span: None,
+        }
+    }
+}
+
 /// How a statement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {

@@ -25,6 +25,7 @@ mod testimony;
 mod totals;
 mod waiter;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -162,22 +163,35 @@ impl Registry {
         std::mem::take(&mut *self.gave_up.lock())
     }
 
-    /// Notes that a finding speaks of this holder, so that its end is told too.
+    /// Notes which finding speaks of which holder, so that its end is told too.
     ///
     /// A holder that ended in the meantime is handed to [`Registry::take_ended`] at once.
-    pub(crate) fn claim(&self, holder: HolderId, finding: u64) {
-        let ended = match self.cells().find_map(|cell| cell.claim(holder, finding)) {
-            Some(Ok(())) => return,
-            Some(Err(ended)) => ended,
-            // Since the snapshot it was released, and is back already.
-            None => Ended {
-                finding,
-                holder,
-                held_for: Duration::ZERO,
-                cut: None,
-            },
-        };
-        self.ended.lock().push(ended);
+    ///
+    /// # Cost
+    /// One look at each cell, however many are claimed.
+    pub(crate) fn claim(&self, claimed: impl IntoIterator<Item = (HolderId, u64)>) {
+        let mut claimed: HashMap<_, _> = claimed.into_iter().collect();
+        if claimed.is_empty() {
+            return;
+        }
+        for cell in self.cells() {
+            let holder = cell.id();
+            let Some(&finding) = claimed.get(&holder) else {
+                continue;
+            };
+            if let Some(claim) = cell.claim(holder, finding) {
+                claimed.remove(&holder);
+                self.ended.lock().extend(claim.err());
+            }
+        }
+        // Since the snapshot they were released, and are back already.
+        let gone = claimed.into_iter().map(|(holder, finding)| Ended {
+            finding,
+            holder,
+            held_for: Duration::ZERO,
+            cut: None,
+        });
+        self.ended.lock().extend(gone);
     }
 
     /// Notes the threshold of a handle; true when it is the shortest so far.

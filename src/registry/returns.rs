@@ -374,9 +374,8 @@ mod tests {
 
     use super::super::Registry;
     use super::super::cell::Begun;
-    use super::super::holder::HolderKind;
     use super::super::lease::Lease;
-    use super::super::pool::{Attempt, Gauges, Policy};
+    use super::super::pool::{Attempt, Gauges};
     use super::super::testimony::{Answer, Question};
     use super::*;
 
@@ -436,17 +435,7 @@ mod tests {
         let server = Server { word, asked };
         let slots = registry.watch(1, |id, _| PoolRecord::new(id, "orders", Box::new(server)));
         slots.record().runtime_is_here();
-        let begun = Begun {
-            kind: HolderKind::Connection,
-            policy: Policy::default(),
-            waited: Duration::ZERO,
-            acquired_by: None,
-            stack: None,
-            scope: None,
-            task: None,
-            span: None,
-        };
-        let lease = registry.lease(Arc::clone(&slots), begun, true);
+        let lease = registry.lease(Arc::clone(&slots), Begun::bare(), true);
         lease.release(true);
         (registry, slots, lease)
     }

@@ -110,9 +110,7 @@ mod tests {
     use crate::clock::{Moment, Stops};
     use crate::config::Unwinder;
     use crate::registry::testimony::{Answer, Question};
-    use crate::registry::{
-        Attempt, Begun, Gauges, HolderKind, Lease, Limits, Policy, Reached, Registry, Word,
-    };
+    use crate::registry::{Attempt, Begun, Gauges, Lease, Limits, Reached, Registry, Word};
 
     struct Fixed(u32);
 
@@ -151,17 +149,7 @@ mod tests {
     }
 
     fn lease(registry: &Registry, slots: &Arc<Slots>) -> Lease {
-        let begun = Begun {
-            kind: HolderKind::Connection,
-            policy: Policy::default(),
-            waited: Duration::ZERO,
-            acquired_by: None,
-            stack: None,
-            scope: None,
-            task: None,
-            span: None,
-        };
-        registry.lease(Arc::clone(slots), begun, true)
+        registry.lease(Arc::clone(slots), Begun::bare(), true)
     }
 
     fn listed(registry: &Registry) -> usize {
