@@ -51,6 +51,17 @@ where
     Box::pin(Answer::new(conn.raw_mut().fetch_optional(query), &cell))
 }
 
+/// Whether a statement may be given a name on this connection.
+fn may_prepare<DB: Database>(conn: &Conn<DB>) -> Result<(), Error> {
+    if conn.is_doomed() {
+        return Err(DoomedTransaction::error());
+    }
+    if conn.is_unprepared() {
+        return Err(unprepared::refusal());
+    }
+    Ok(())
+}
+
 /// What an executor does, once for all guards and once for the pool.
 pub(super) trait Seen<'c, DB: Database>: Sized + Send {
     fn many<'e, 'q: 'e, E>(self, query: E, by: Option<CallSite>) -> Results<'e, DB>
@@ -131,11 +142,8 @@ where
     where
         'c: 'e,
     {
-        if self.is_doomed() {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        if self.is_unprepared() {
-            return Box::pin(std::future::ready(Err(unprepared::refusal())));
+        if let Err(refused) = may_prepare(self) {
+            return Box::pin(std::future::ready(Err(refused)));
         }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
@@ -152,11 +160,8 @@ where
     where
         'c: 'e,
     {
-        if self.is_doomed() {
-            return Box::pin(std::future::ready(Err(DoomedTransaction::error())));
-        }
-        if self.is_unprepared() {
-            return Box::pin(std::future::ready(Err(unprepared::refusal())));
+        if let Err(refused) = may_prepare(self) {
+            return Box::pin(std::future::ready(Err(refused)));
         }
         let cell = self.used_by(by);
         tell::<DB>(&sql, &cell, self.monitor());
