@@ -72,6 +72,8 @@ pub(crate) struct PoolRecord {
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
+    /// How many acquires are in their first poll at this moment.
+    pub(super) asking: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
     pub(crate) habits: Habits,
@@ -134,6 +136,7 @@ impl PoolRecord {
             counts: Counts::default(),
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            asking: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             habits: Habits::default(),
             learns: AtomicBool::new(false),
@@ -238,8 +241,10 @@ impl PoolRecord {
         result
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
+    /// Connections that are idle, or may be opened.
+    pub(super) fn free(&self) -> u32 {
+        let unopened = self.gauges.max().saturating_sub(self.gauges.size());
+        unopened.saturating_add(self.gauges.idle())
     }
 
     /// Whether one of the connections is closed when it comes back, because there are too many.
