@@ -8,9 +8,9 @@ use leaktrace::{HolderKind, Scope, SqlitePool, Waiter};
 use sqlx::{Acquire, Sqlite};
 
 use crate::at;
-use crate::bench::{Bench, PATIENCE};
+use crate::bench::{Bench, PATIENCE, millis};
 use crate::support::db::{postgres_database, sqlite_database};
-use crate::support::eventually;
+use crate::support::{Proxy, eventually};
 
 /// What is recorded of a wait for a pool whose only connection is held.
 async fn recorded<F>(through: impl FnOnce(SqlitePool) -> F) -> Waiter
@@ -189,7 +189,12 @@ async fn one_whose_connection_is_asked_does_not_wait() {
     let Some(db) = postgres_database().await else {
         return;
     };
-    let pool = bench.open_pool::<sqlx::Postgres>(&db, 2, PATIENCE).await;
+    let proxy = Proxy::start(&db.url);
+    let options = sqlx::postgres::PgPoolOptions::new().max_connections(2);
+    let raw = options.connect(&proxy.url(&db.url)).await;
+    let pool = bench.monitor.watch("orders", raw.expect("a server"));
+    // Its answer is not there yet.
+    proxy.delay(millis(50));
     let mut asked = Box::pin(pool.acquire());
     assert!((&mut asked).now_or_never().is_none(), "sqlx pings");
     assert_eq!(pool.status().waiting, 0);
