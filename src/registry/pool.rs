@@ -241,6 +241,17 @@ impl PoolRecord {
         result
     }
 
+    /// What came of the last attempt to connect, if that was within `time`.
+    pub(crate) fn attempted_within(
+        &self,
+        time: Duration,
+        now: Moment,
+    ) -> Option<Result<(), String>> {
+        let attempted = self.attempted.try_lock()?;
+        let (at, result) = attempted.as_ref()?;
+        (now.since(*at) < time).then(|| result.clone())
+    }
+
     /// Connections that are idle, or may be opened.
     pub(super) fn free(&self) -> u32 {
         let unopened = self.gauges.max().saturating_sub(self.gauges.size());
