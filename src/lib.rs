@@ -20,6 +20,8 @@
 pub mod config;
 #[cfg(feature = "kit")]
 pub mod kit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 
 mod clock;
 mod finding;

@@ -330,7 +330,6 @@ impl PoolRecord {
         held <= self.unlisted() && returning == 0
     }
 
-    /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
         let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
