@@ -112,7 +112,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("serving on {url}");
     tokio::select! {
         served = serve(listener, app) => served?,
-        asked = ask(&url, &service) => asked?,
+        asked = ask(&url, &service.archive) => asked?,
+        () = look(&service) => {}
         _ = tokio::signal::ctrl_c() => {}
         () = sleep(seconds) => {}
     }
@@ -141,15 +142,23 @@ async fn open(
         .await
 }
 
-/// A little traffic, and what an orchestrator would ask. Ends with an error only.
-async fn ask(url: &str, service: &Service) -> Result<(), Box<dyn Error>> {
+/// A little traffic. Ends with an error only.
+async fn ask(url: &str, archive: &SqlitePool) -> Result<(), Box<dyn Error>> {
     let http = reqwest::Client::new();
     loop {
         http.get(format!("{url}/orders/7")).send().await?;
         http.post(format!("{url}/orders/7/refuse")).send().await?;
-        http.get(format!("{url}/ready")).send().await?;
-        service.archive.acquire().await?.release().await;
-        service.metrics.health(&service.archive).await;
+        archive.acquire().await?.release().await;
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Looks after the databases, for those who have no orchestrator that asks.
+async fn look(service: &Service) {
+    loop {
+        for pool in [&service.orders, &service.archive] {
+            service.metrics.health(pool).await;
+        }
         sleep(Duration::from_millis(500)).await;
     }
 }

@@ -7,6 +7,7 @@
 mod axum;
 mod bugs;
 mod guide;
+mod monitoring;
 mod pools;
 mod remedies;
 
