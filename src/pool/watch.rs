@@ -102,6 +102,10 @@ impl<DB: Database> Gauges for SqlxGauges<DB> {
         self.0.options().get_max_connections()
     }
 
+    fn min(&self) -> u32 {
+        self.0.options().get_min_connections()
+    }
+
     fn size(&self) -> u32 {
         self.0.size()
     }

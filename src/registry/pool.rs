@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::habits::Habits;
 use super::returns::{Reached, Returns, Word};
 use super::status::{PoolInfo, PoolStatus};
+use super::tallies::Tallies;
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
@@ -25,6 +26,7 @@ pub(crate) trait Gauges: Send + Sync {
     /// The address of the pool's options: the same for all its clones.
     fn identity(&self) -> usize;
     fn max(&self) -> u32;
+    fn min(&self) -> u32;
     fn size(&self) -> u32;
     fn idle(&self) -> u32;
     fn acquire_timeout(&self) -> Duration;
@@ -77,6 +79,7 @@ pub(crate) struct PoolRecord {
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
     pub(crate) habits: Habits,
+    pub(crate) tallies: Tallies,
     learns: AtomicBool,
     stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
@@ -139,6 +142,7 @@ impl PoolRecord {
             asking: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             habits: Habits::default(),
+            tallies: Tallies::default(),
             learns: AtomicBool::new(false),
             stated: OnceLock::new(),
             raw: Mutex::default(),
@@ -236,6 +240,9 @@ impl PoolRecord {
         }
         let at = Moment::now();
         let result = self.gauges.attempt().await;
+        if result.is_err() {
+            self.tallies.could_not_connect();
+        }
         let result = result.map_err(|error| text::escape_text(&error, 300).into_owned());
         *attempted = Some((at, result.clone()));
         result
@@ -339,7 +346,6 @@ impl PoolRecord {
         held <= self.unlisted() && returning == 0
     }
 
-    /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
         let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
@@ -369,6 +375,9 @@ impl PoolRecord {
             id: self.id,
             name: self.name.clone(),
             status: self.status(now),
+            min: self.gauges.min(),
+            overflow: self.habits.overflow(),
+            counts: self.tallies.read(),
             raw_handed_out: raw.sites().map(Location::from).collect(),
         }
     }
