@@ -20,6 +20,7 @@
 pub mod config;
 #[cfg(feature = "kit")]
 pub mod kit;
+pub mod testing;
 
 mod clock;
 mod finding;
@@ -34,7 +35,6 @@ mod scope;
 mod sink;
 mod site;
 mod sync;
-mod testing;
 mod watchdog;
 
 pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};
