@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod budget;
 mod contradictions;
 mod health;
