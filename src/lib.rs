@@ -22,6 +22,7 @@ pub mod config;
 pub mod kit;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod testing;
 
 mod clock;
 mod finding;
@@ -36,7 +37,6 @@ mod scope;
 mod sink;
 mod site;
 mod sync;
-mod testing;
 mod watchdog;
 
 pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};

@@ -1,8 +1,11 @@
-//! Assertions for users' tests.
+//! For users' tests: assertions, and a transaction that is always rolled back.
 //!
-//! Responsible for one question, who still holds a connection, behind three doors: a `Result`, an
-//! assertion that panics at the caller's line, and a check for the rest of a block. Not responsible
-//! for reporting in production.
+//! Responsible for one question, who still holds a connection, behind three doors: a `Result`
+//! ([`Pool::find_leaks`]), an assertion that panics at the caller's line
+//! ([`assert_no_leaks!`](crate::assert_no_leaks)), and a check for the rest of a block
+//! ([`Pool::leak_check`]); and for [`rolled_back`]. Not responsible for reporting in production.
+
+mod rolled_back;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Database;
 
+pub use self::rolled_back::{RolledBack, rolled_back};
 use crate::clock::{Moment, span};
 use crate::monitor::Monitor;
 use crate::pool::Pool;

@@ -225,10 +225,15 @@ impl<'c, DB: Database> Transaction<'c, DB> {
 
     /// Rolls back on purpose, without waiting: what a drop does, but never reported.
     pub fn discard(mut self) {
+        self.will_be_discarded();
+        drop(self);
+    }
+
+    /// From now on a drop is no loss of writes, and never reported.
+    pub(crate) fn will_be_discarded(&mut self) {
         if self.outer == 0 {
             self.conn.conduct.discarded = true;
         }
-        drop(self);
     }
 
     /// Begins a savepoint.
