@@ -3,14 +3,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod budget;
 mod contradictions;
 mod health;
 mod names;
 mod pooler;
+mod replicated;
 mod secrets;
 mod server_limits;
 mod sessions;
 mod settle;
 mod start;
+mod tenants;
 mod tls;
