@@ -214,6 +214,10 @@ pub struct Finding {
     /// Why the pool is exhausted, the largest share first.
     pub causes: Vec<Cause>,
     /// The holders it speaks of, oldest first.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::site::serialize_named")
+    )]
     pub holders: Vec<Holder>,
     /// The waiters it speaks of, oldest first.
     pub waiters: Vec<Waiter>,

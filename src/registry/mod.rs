@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+pub(crate) use self::bits::Bits;
 pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;

@@ -11,7 +11,7 @@ use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
 use crate::judge::{BLOCKING, SAME_MOMENT};
 use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
-use crate::site::{Location, Stack};
+use crate::site::{Location, Reading, Stack};
 
 const SITES: usize = 3;
 const BLOCKERS: usize = 3;
@@ -269,6 +269,7 @@ fn foot(pool: &PoolInfo) -> Option<String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         if self.pools.is_empty() {
             return f.write_str("leaktrace: no pool is watched\n");
         }
@@ -382,6 +383,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         write!(
             f,
             "{} {} {}\n{}",
