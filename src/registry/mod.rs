@@ -19,6 +19,7 @@ mod holder;
 mod lease;
 mod observer;
 mod pool;
+mod pulse;
 mod returns;
 mod slots;
 mod snapshot;
@@ -42,7 +43,8 @@ pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, Scope
 pub(crate) use self::lease::Lease;
 pub(crate) use self::observer::Observed;
 pub use self::observer::{AlreadyObserved, CheckoutObserver, Grant, Release};
-pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
+pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord};
+pub(crate) use self::pulse::Pulse;
 pub(crate) use self::returns::{Done, Reached, Stuck, Word};
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
