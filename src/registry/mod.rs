@@ -9,6 +9,7 @@
 //! - A lock is never held over a call into the user's code, an allocation of unbounded size, or the
 //!   naming of a symbol.
 
+mod asking;
 mod bits;
 mod cell;
 mod counts;
@@ -16,6 +17,7 @@ mod doubts;
 mod habits;
 mod holder;
 mod lease;
+mod lows;
 mod observer;
 mod pool;
 mod returns;
