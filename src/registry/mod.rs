@@ -17,6 +17,7 @@ mod doubts;
 mod habits;
 mod holder;
 mod lease;
+mod lows;
 mod observer;
 mod pool;
 mod pulse;
