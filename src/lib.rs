@@ -20,6 +20,8 @@
 pub mod config;
 #[cfg(feature = "kit")]
 pub mod kit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod testing;
 
 mod clock;
@@ -46,8 +48,9 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
-    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
+    Activity, AlreadyObserved, Blocker, CheckoutObserver, Cut, Grant, Holder, HolderId, HolderKind,
+    Phase, PoolCounts, PoolInfo, PoolStatus, Release, RollbackCounts, ScopeInfo, ServerState,
+    SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

@@ -42,6 +42,15 @@ pub(crate) enum Connecting {
     Fails(String),
 }
 
+impl From<Result<(), String>> for Connecting {
+    fn from(attempt: Result<(), String>) -> Self {
+        match attempt {
+            Ok(()) => Self::Works,
+            Err(error) => Self::Fails(error),
+        }
+    }
+}
+
 /// That the pool's users wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadlock {

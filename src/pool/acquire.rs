@@ -69,7 +69,10 @@ impl<DB: Database> Pool<DB> {
     }
 
     pub(super) fn try_checkout(&self, kind: HolderKind, site: CallSite) -> Option<Conn<DB>> {
+        let asking = self.record().asks();
         let raw = self.raw.try_acquire()?;
+        drop(asking);
+        self.monitor().granted(self.record(), kind, Duration::ZERO);
         let granted = Granted {
             raw,
             backend: None,
@@ -167,17 +170,19 @@ impl Ask {
             let mut cx = Context::from_waker(waiting.waker(cx.waker()));
             return poll(&mut cx);
         }
+        let asking = watched.record().asks();
         let polled = poll(cx);
         if polled.is_ready() {
             return polled;
         }
         let since = *self.since.get_or_insert_with(Moment::now);
         self.polls = self.polls.saturating_add(1);
-        // With sqlx's ping every acquire is pending once: a waiter is one that found the pool full,
-        // or is still pending at its second poll.
-        if self.polls == 1 && !watched.record().is_full() {
+        // With sqlx's ping every acquire is pending once: a waiter is one that found nothing free, or
+        // is still pending at its second poll.
+        if self.polls == 1 && !asking.finds_nothing_free() {
             return polled;
         }
+        drop(asking);
         let waiting = watched.register(self.kind, self.site, since);
         let waiting = self.waiting.insert(waiting);
         // Again, so that what it waits for wakes it through us.
@@ -205,10 +210,12 @@ impl Ask {
             let register = || watched.register(kind, site, since.unwrap_or_else(Moment::now));
             watched.failed(waiting.unwrap_or_else(register), error);
         })?;
+        let waited = since.map_or(Duration::ZERO, |since| Moment::now().since(since));
+        watched.monitor.granted(watched.record(), kind, waited);
         let granted = Granted {
             raw,
             backend: learned.and_then(Learned::backend),
-            waited: since.map_or(Duration::ZERO, |since| Moment::now().since(since)),
+            waited,
         };
         Ok((granted, watched))
     }
@@ -256,6 +263,11 @@ impl Watched {
             return;
         }
         let timed_out = matches!(error, Error::PoolTimedOut);
+        let tallies = &self.record().tallies;
+        match timed_out {
+            true => tallies.timed_out(),
+            false => tallies.could_not_connect(),
+        }
         if timed_out && let Some(scope) = Scope::current() {
             scope.note_acquire_timeout();
         }

@@ -18,7 +18,7 @@ use super::doomed::DoomedTransaction;
 use super::strict::StrictError;
 use super::witness::{self, Server};
 use crate::finding::Kind;
-use crate::registry::{Ending, Use};
+use crate::registry::{Ending, Rollback, Use};
 use crate::scope::Scope;
 use crate::site::CallSite;
 
@@ -150,6 +150,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         let ended = Manager::<DB>::commit(self.conn.raw_mut()).await;
         let ended = self.ended(Use::Commit, ended);
         if aborted && ended.is_ok() {
+            self.rolled_back(Rollback::Aborted);
             self.conn.monitor().ended_badly(
                 self.conn.cell(),
                 Kind::LostWrites,
@@ -168,6 +169,9 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         self.state = State::Ending(Use::Rollback);
         self.conn.cell().doing(Use::Rollback);
         let ended = Manager::<DB>::rollback(self.conn.raw_mut()).await;
+        if ended.is_ok() {
+            self.rolled_back(Rollback::Asked);
+        }
         self.ended(Use::Rollback, ended)
     }
 
@@ -195,6 +199,13 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         let aborted = witness::is_aborted::<DB>(self.conn.raw_mut()).await;
         cell.did(Use::Commit, Ending::Failed, self.depth());
         aborted
+    }
+
+    /// Counts it; a savepoint is not one.
+    fn rolled_back(&self, why: Rollback) {
+        if self.outer == 0 {
+            self.conn.cell().pool.tallies.rolled_back(why);
+        }
     }
 
     fn ended(&mut self, what: Use, ended: Result<(), Error>) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use super::conn::Conduct;
 use super::probe::{self, Found, Past, Standing};
 use super::witness::{self, Server};
 use crate::finding::Kind;
-use crate::registry::{Doubts, Word};
+use crate::registry::{Doubts, Rollback, Word};
 use crate::scope::Scope;
 
 /// Sends the connection home in a task of its own. Never panics; without a runtime the connection
@@ -139,6 +139,13 @@ async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Re
     }
     if wrote {
         monitor.dropped_writes(&cell);
+    }
+    // What a guard left open was counted when it was dropped.
+    if found == Found::Dirty && !conduct.in_transaction && !doubts.rollback_queued {
+        cell.pool.tallies.rolled_back(match doubts.by_text {
+            true => Rollback::Unseen,
+            false => Rollback::Cut,
+        });
     }
     if found == Found::Dirty && reported {
         monitor.ended_badly(

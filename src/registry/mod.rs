@@ -9,6 +9,7 @@
 //! - A lock is never held over a call into the user's code, an allocation of unbounded size, or the
 //!   naming of a symbol.
 
+mod asking;
 mod bits;
 mod cell;
 mod counts;
@@ -16,11 +17,13 @@ mod doubts;
 mod habits;
 mod holder;
 mod lease;
+mod observer;
 mod pool;
 mod returns;
 mod slots;
 mod snapshot;
 mod status;
+mod tallies;
 mod testimony;
 mod totals;
 mod waiter;
@@ -36,11 +39,15 @@ pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
+pub(crate) use self::observer::Observed;
+pub use self::observer::{AlreadyObserved, CheckoutObserver, Grant, Release};
 pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
 pub(crate) use self::returns::{Done, Reached, Stuck, Word};
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::status::{PoolInfo, PoolStatus};
+pub(crate) use self::tallies::Rollback;
+pub use self::tallies::{PoolCounts, RollbackCounts};
 use self::testimony::Testimonies;
 pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
 pub use self::testimony::{Blocker, ServerState, Testimony};
@@ -63,6 +70,7 @@ pub(crate) struct Registry {
     /// Waiters that gave up since the last scan: what they waited for may be worth saying.
     gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
+    pub(crate) observed: Observed,
     testimonies: Testimonies,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
@@ -79,6 +87,7 @@ impl Registry {
             ended: Mutex::new(Vec::new()),
             gave_up: Mutex::default(),
             totals: Totals::new(),
+            observed: Observed::default(),
             testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),

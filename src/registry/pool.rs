@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::habits::Habits;
 use super::returns::{Reached, Returns, Word};
 use super::status::{PoolInfo, PoolStatus};
+use super::tallies::Tallies;
 use super::testimony::{Answer, Question};
 use crate::clock::Moment;
 use crate::site::{CallSite, Location, text};
@@ -25,6 +26,7 @@ pub(crate) trait Gauges: Send + Sync {
     /// The address of the pool's options: the same for all its clones.
     fn identity(&self) -> usize;
     fn max(&self) -> u32;
+    fn min(&self) -> u32;
     fn size(&self) -> u32;
     fn idle(&self) -> u32;
     fn acquire_timeout(&self) -> Duration;
@@ -72,9 +74,12 @@ pub(crate) struct PoolRecord {
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
     pub(super) waiting: AtomicU32,
+    /// How many acquires are in their first poll at this moment.
+    pub(super) asking: AtomicU32,
     /// Permits whose backend was left behind on the server: nobody could end it.
     orphaned: AtomicU64,
     pub(crate) habits: Habits,
+    pub(crate) tallies: Tallies,
     learns: AtomicBool,
     stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
@@ -134,8 +139,10 @@ impl PoolRecord {
             counts: Counts::default(),
             unlisted: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            asking: AtomicU32::new(0),
             orphaned: AtomicU64::new(0),
             habits: Habits::default(),
+            tallies: Tallies::default(),
             learns: AtomicBool::new(false),
             stated: OnceLock::new(),
             raw: Mutex::default(),
@@ -233,13 +240,29 @@ impl PoolRecord {
         }
         let at = Moment::now();
         let result = self.gauges.attempt().await;
+        if result.is_err() {
+            self.tallies.could_not_connect();
+        }
         let result = result.map_err(|error| text::escape_text(&error, 300).into_owned());
         *attempted = Some((at, result.clone()));
         result
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.gauges.size() >= self.gauges.max() && self.gauges.idle() == 0
+    /// What came of the last attempt to connect, if that was within `time`.
+    pub(crate) fn attempted_within(
+        &self,
+        time: Duration,
+        now: Moment,
+    ) -> Option<Result<(), String>> {
+        let attempted = self.attempted.try_lock()?;
+        let (at, result) = attempted.as_ref()?;
+        (now.since(*at) < time).then(|| result.clone())
+    }
+
+    /// Connections that are idle, or may be opened.
+    pub(super) fn free(&self) -> u32 {
+        let unopened = self.gauges.max().saturating_sub(self.gauges.size());
+        unopened.saturating_add(self.gauges.idle())
     }
 
     /// Whether one of the connections is closed when it comes back, because there are too many.
@@ -323,7 +346,6 @@ impl PoolRecord {
         held <= self.unlisted() && returning == 0
     }
 
-    /// The counters of this pool.
     pub(crate) fn status(&self, now: Moment) -> PoolStatus {
         let (held, returning) = self.counts.read();
         let waiting = self.waiting.load(Ordering::Acquire);
@@ -353,6 +375,9 @@ impl PoolRecord {
             id: self.id,
             name: self.name.clone(),
             status: self.status(now),
+            min: self.gauges.min(),
+            overflow: self.habits.overflow(),
+            counts: self.tallies.read(),
             raw_handed_out: raw.sites().map(Location::from).collect(),
         }
     }

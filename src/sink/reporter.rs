@@ -218,8 +218,7 @@ mod tests {
         let info = PoolInfo {
             id: 1,
             name: "orders".into(),
-            status: Default::default(),
-            raw_handed_out: Vec::new(),
+            ..PoolInfo::default()
         };
         let say = |id: usize| {
             let id = FindingId(id as u64);

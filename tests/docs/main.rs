@@ -1,7 +1,13 @@
 //! The documentation says what the code does.
 //!
 //! Responsible for what can be compared: the table of variables, the pages of findings, the Rust in
-//! the pages, links between files. Not responsible for prose.
+//! the pages, the reports in them, links between files. Not responsible for prose.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../reports/mask.rs"]
+mod mask;
 
 mod snippets;
 
@@ -35,6 +41,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
     pages.extend(files("docs", "md"));
     pages.extend(files("docs/findings", "md"));
+    pages.extend(files("docs/monitoring", "md"));
     pages
 }
 

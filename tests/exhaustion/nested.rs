@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use leaktrace::{CauseKind, Scope, Severity};
 use sqlx::{Postgres, Sqlite};
 
@@ -136,6 +137,66 @@ async fn a_checkout_that_another_branch_took_after_the_wait_began_is_none() {
     bench.until_waiting(2).await;
     held.pop();
     request.await.expect("no panic");
+    assert!(bench.count(Severity::Warn) > 0);
+    bench.never_said(&GUILTY);
+}
+
+/// What runs on a raw loan is not seen; one that was made after the wait began is used beside it.
+#[tokio::test]
+async fn a_raw_loan_that_another_branch_made_after_the_wait_began_is_none() {
+    let bench = Bench::quick();
+    let db = sqlite_database().await;
+    let pool = bench.pool::<Sqlite>(&db, 1, PATIENCE);
+    let request = Scope::new("GET /board").run({
+        let (pool, monitor) = (pool.clone(), bench.monitor.clone());
+        async move {
+            let mut conn = pool.acquire().await.expect("free");
+            let works = async {
+                while monitor.waiters().is_empty() {
+                    tokio::time::sleep(millis(1)).await;
+                }
+                let raw: &mut sqlx::SqliteConnection = &mut conn;
+                tokio::time::sleep(millis(600)).await;
+                sqlx::query("SELECT 1").execute(raw).await.expect("works");
+                drop(conn);
+            };
+            let (_, second) = tokio::join!(works, pool.acquire());
+            drop(second.expect("in time"));
+        }
+    });
+    tokio::spawn(request).await.expect("no panic");
+    assert!(bench.count(Severity::Warn) > 0);
+    bench.never_said(&GUILTY);
+}
+
+/// Between two rows nothing runs. The reader is not the branch that waits.
+#[tokio::test]
+async fn rows_that_another_branch_goes_on_reading_are_none() {
+    let bench = Bench::quick();
+    let db = sqlite_database().await;
+    let pool = bench.pool::<Sqlite>(&db, 2, PATIENCE);
+    let _other = pool.acquire().await.expect("free");
+    let request = Scope::new("GET /export").run({
+        let pool = pool.clone();
+        async move {
+            let mut conn = pool.acquire().await.expect("free");
+            let reads = async {
+                let many =
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40)
+                            SELECT i FROM n";
+                let mut rows = sqlx::query(many).fetch(&mut *conn);
+                while let Some(row) = rows.next().await {
+                    row.expect("a row");
+                    tokio::time::sleep(millis(20)).await;
+                }
+                drop(rows);
+                drop(conn);
+            };
+            let (_, second) = tokio::join!(reads, pool.acquire());
+            drop(second.expect("in time"));
+        }
+    });
+    tokio::spawn(request).await.expect("no panic");
     assert!(bench.count(Severity::Warn) > 0);
     bench.never_said(&GUILTY);
 }

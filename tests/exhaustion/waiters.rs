@@ -8,8 +8,9 @@ use leaktrace::{HolderKind, Scope, SqlitePool, Waiter};
 use sqlx::{Acquire, Sqlite};
 
 use crate::at;
-use crate::bench::{Bench, PATIENCE};
-use crate::support::db::sqlite_database;
+use crate::bench::{Bench, PATIENCE, millis};
+use crate::support::db::{postgres_database, sqlite_database};
+use crate::support::{Proxy, eventually};
 
 /// What is recorded of a wait for a pool whose only connection is held.
 async fn recorded<F>(through: impl FnOnce(SqlitePool) -> F) -> Waiter
@@ -155,4 +156,47 @@ async fn nothing_is_recorded_of_one_that_is_served_at_once() {
     }
     assert!(asked.load(Ordering::Relaxed) >= 99);
     assert_eq!(seen.load(Ordering::Relaxed), 0);
+}
+
+/// Those who are served next have not looked yet: what is meant for them is idle and not to be had.
+#[tokio::test]
+async fn one_that_comes_after_others_were_served_waits() {
+    let bench = Bench::quick();
+    let db = sqlite_database().await;
+    let pool = bench.open_pool::<Sqlite>(&db, 2, PATIENCE).await;
+    let held = [pool.acquire().await, pool.acquire().await];
+    let mut served = [Box::pin(pool.acquire()), Box::pin(pool.acquire())];
+    for waits in &mut served {
+        assert!(waits.as_mut().now_or_never().is_none());
+    }
+    drop(held);
+    eventually("both are back", PATIENCE, async || pool.num_idle() == 2).await;
+    let mut late = Box::pin(pool.acquire());
+    assert!((&mut late).now_or_never().is_none());
+    assert_eq!(pool.status().waiting, 3);
+    assert_eq!(bench.monitor.waiters().len(), 3);
+    for waits in served {
+        drop(waits.await.expect("it was served"));
+    }
+    drop(late.await.expect("free again"));
+    leaktrace::assert_no_leaks!(pool);
+}
+
+/// sqlx's ping makes each acquire pending, with its connection in its hands.
+#[tokio::test]
+async fn one_whose_connection_is_asked_does_not_wait() {
+    let bench = Bench::quick();
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let proxy = Proxy::start(&db.url);
+    let options = sqlx::postgres::PgPoolOptions::new().max_connections(2);
+    let raw = options.connect(&proxy.url(&db.url)).await;
+    let pool = bench.monitor.watch("orders", raw.expect("a server"));
+    // Its answer is not there yet.
+    proxy.delay(millis(50));
+    let mut asked = Box::pin(pool.acquire());
+    assert!((&mut asked).now_or_never().is_none(), "sqlx pings");
+    assert_eq!(pool.status().waiting, 0);
+    drop(asked.await.expect("it answers"));
 }

@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 use super::{Failure, Partner, Result, check};
 
+mod reports;
+
 async fn held_too_long(pool: &PgPool, supplier: &Partner, id: i64) -> Result<()> {
     let stock = sqlx::query_scalar("SELECT stock FROM articles WHERE id = $1").bind(id);
     // The guard is a temporary of the `match`: it lives as long as the arms.
