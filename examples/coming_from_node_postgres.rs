@@ -1,8 +1,9 @@
 //! A node-postgres tenant wrapper: `withTenant(id, fn)` over `pool.connect()`, `SET`, `release()`.
 //!
 //! Reads `DATABASE_URL`. The tenant ends with its transaction, whatever becomes of the work: there is
-//! no `finally { client.release() }` to forget. A role above policies is refused at the start, so the
-//! example takes one of the server's own that is not: yours has a grant on the tables.
+//! no `finally { client.release() }` to forget. A role for which policies do not hold is refused at the
+//! start; this one stands for yours, which has grants on the tables. Where the URL has such a role
+//! already, it is `TenantPool::new`.
 
 use leaktrace::PgPool;
 use leaktrace::kit::{PoolSettings, TenantPool};
@@ -11,14 +12,7 @@ use leaktrace::kit::{PoolSettings, TenantPool};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = PoolSettings::from_env()?.tenant_variable("app.tenant");
     let pool: PgPool = settings.connect().await?;
-    let refused = TenantPool::new(pool.clone(), "app.tenant").await;
-    let tenants = match refused {
-        Ok(tenants) => tenants,
-        Err(why) => {
-            println!("{why}");
-            TenantPool::with_role(pool, "app.tenant", "pg_monitor").await?
-        }
-    };
+    let tenants = TenantPool::with_role(pool, "app.tenant", "pg_monitor").await?;
     let ask = "SELECT current_setting('app.tenant', true)";
     let inside: String = tenants
         .transaction("acme", async |tx| {

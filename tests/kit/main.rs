@@ -10,6 +10,7 @@ mod health;
 mod names;
 mod pooler;
 mod replicated;
+mod roles;
 mod secrets;
 mod server_limits;
 mod sessions;

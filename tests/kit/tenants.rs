@@ -13,40 +13,12 @@ use leaktrace::{Config, Monitor, PgPool};
 use reqwest::Url;
 use sqlx::{AssertSqlSafe, Connection, Error, PgConnection};
 
+use crate::roles::Roles;
 use crate::support::db::{Db, TestDb, postgres_database};
 use crate::support::{Events, Proxy};
 
 const VARIABLE: &str = "app.tenant";
 const LONG: Duration = Duration::from_secs(60);
-
-/// Roles of one test, which live beside its database. Dropped after it.
-struct Roles {
-    server: String,
-    names: Vec<String>,
-}
-
-impl Drop for Roles {
-    fn drop(&mut self) {
-        let (server, names) = (self.server.clone(), self.names.clone());
-        // A runtime of its own: the test's may be gone.
-        let dropper = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(async {
-                let Ok(mut conn) = PgConnection::connect(&server).await else {
-                    return;
-                };
-                for name in names {
-                    let sql = AssertSqlSafe(format!("DROP ROLE IF EXISTS {name}"));
-                    let _ = sqlx::raw_sql(sql).execute(&mut conn).await;
-                }
-            });
-            std::io::Result::Ok(())
-        });
-        let _ = dropper.join();
-    }
-}
 
 /// A database with orders of two tenants, a policy, and a role for which it holds.
 struct Stage {
