@@ -161,7 +161,7 @@ causes! {
     Nested = "nested";
     /// Holders past their threshold.
     Overdue = "overdue";
-    /// Young, working holders: the pool is small or the statements are slow.
+    /// Young holders: when most of them work, the pool is small or the statements are slow.
     Saturated = "saturated";
     /// Connections on their way back.
     Returning = "returning";
@@ -213,6 +213,8 @@ pub struct Finding {
     pub headline: String,
     /// Why the pool is exhausted, the largest share first.
     pub causes: Vec<Cause>,
+    /// What is known of an exhaustion of which no cause was seen.
+    pub unexplained: Option<String>,
     /// The holders it speaks of, oldest first.
     pub holders: Vec<Holder>,
     /// The waiters it speaks of, oldest first.
@@ -256,6 +258,7 @@ impl Finding {
             runtime: None,
             headline,
             causes: Vec::new(),
+            unexplained: None,
             holders: Vec::new(),
             waiters: Vec::new(),
             totals: Vec::new(),

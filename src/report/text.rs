@@ -217,7 +217,7 @@ fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
                 (Some(site), _) => site.short(),
-                (None, Some(sql)) => sql.chars().take(60).collect(),
+                (None, Some(sql)) => crate::judge::cut(sql).into_owned(),
                 (None, None) => "pooled statement".to_string(),
             };
             format!(
@@ -310,6 +310,9 @@ impl Finding {
         }
         for cause in &self.causes {
             let _ = writeln!(text, "  {} {}: {}", cause.kind, cause.share, cause.detail);
+        }
+        if let Some(unexplained) = &self.unexplained {
+            let _ = writeln!(text, "  {unexplained}");
         }
         for group in self.groups() {
             text += &block(&group, wait_for_names);
