@@ -46,8 +46,8 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Blocker, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus, ScopeInfo,
-    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
+    Activity, Blocker, Blocks, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus,
+    ScopeInfo, ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

@@ -44,7 +44,7 @@ pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::status::{PoolInfo, PoolStatus};
 use self::testimony::Testimonies;
 pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
-pub use self::testimony::{Blocker, ServerState, Testimony};
+pub use self::testimony::{Blocker, Blocks, ServerState, Testimony};
 pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;

@@ -102,6 +102,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
             row("blocked by", format!("{left} more"));
         }
     }
+    if let Some(blocks) = &oldest.blocks {
+        row("blocks", blocks.to_string());
+    }
     let serving = serving(group, oldest);
     if !serving.is_empty() {
         row("serving", serving);
