@@ -256,7 +256,7 @@ pub(super) fn saturated(
     let mut text = at_work(young, places);
     let top: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool_id == pool.id)
+        .filter(|total| total.pool_id == pool.id && total.is_worth_showing())
         .take(3)
         .map(|total| {
             let site = place(total.acquired_by.as_ref(), total.sql.as_deref());

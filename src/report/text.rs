@@ -215,7 +215,7 @@ fn serving(group: &Group, oldest: &Holder) -> String {
 fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool_id == pool)
+        .filter(|total| total.pool_id == pool && total.is_worth_showing())
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
@@ -487,6 +487,33 @@ mod tests {
             text.contains("acquired   by a statement on the pool itself\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_last_minute_shows_what_is_worth_it_and_where_a_statement_is_cut() {
+        let total = |share, sql: &str| SiteTotal {
+            pool_id: 1,
+            pool: "orders".into(),
+            kind: crate::registry::HolderKind::Statement,
+            label: None,
+            acquired_by: None,
+            last_used_by: None,
+            sql: Some(sql.to_string()),
+            count: 26,
+            mean_hold: SECOND,
+            mean_after_last_use: SECOND / 2,
+            share,
+        };
+        let long = format!("SELECT {}", "a".repeat(60));
+        let all = [total(0.2, &long), total(0.009, "SELECT quick")];
+        let text = totals(1, &all).expect("one is worth it");
+        let cut = format!("SELECT {}…", "a".repeat(53));
+        assert!(
+            text.contains(&format!(": {cut} 26 × 1.0 s (500 ms after")),
+            "{text}"
+        );
+        assert!(!text.contains("quick"), "{text}");
+        assert_eq!(totals(1, &all[1..]), None);
     }
 
     #[test]
