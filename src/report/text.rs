@@ -425,8 +425,8 @@ mod tests {
             "  1 × idle in transaction 11.0 s, held 12.0 s, first seen 00:00:00\n      \
              acquired   src/repo.rs:88:31   Transaction\n      \
              last used  src/repo.rs:91:22   UPDATE orders SET state = ? WHERE id = ?\n      \
-             likely     it does something after repo.rs:91 that is not this database, with the \
-             transaction open: commit before, or do it first\n"
+             likely     it does something after its last use at repo.rs:91 that is not this database, \
+             with the transaction open: commit before, or do it first\n"
         );
     }
 

@@ -54,7 +54,8 @@ async fn a_finding_shows_its_headline_its_holder_and_the_way_on() {
         .execute(&mut *tx)
         .await
         .expect("a statement");
-    aged(&w.pool, millis(20)).await;
+    // So long that most of it was after the statement.
+    aged(&w.pool, millis(500)).await;
     w.monitor.set_detail(Detail::Backtrace);
     w.monitor.set_threshold(millis(10));
     let found = w.finding(Kind::HeldTooLong).await;
