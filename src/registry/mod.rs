@@ -54,7 +54,7 @@ pub(crate) use self::tallies::Rollback;
 pub use self::tallies::{PoolCounts, RollbackCounts};
 use self::testimony::Testimonies;
 pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
-pub use self::testimony::{Blocker, ServerState, Testimony};
+pub use self::testimony::{Blocker, Blocks, ServerState, Testimony};
 pub use self::totals::SiteTotal;
 use self::totals::Totals;
 pub use self::waiter::Waiter;

@@ -71,6 +71,8 @@ pub(crate) struct Closing {
 pub(crate) struct PoolRecord {
     pub(crate) id: u64,
     pub(crate) name: String,
+    /// When it was first watched.
+    pub(super) since: Moment,
     gauges: Box<dyn Gauges>,
     pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
@@ -103,6 +105,7 @@ impl PoolRecord {
         Self {
             id,
             name: text::escape_text(name, 100).into_owned(),
+            since: Moment::now(),
             gauges,
             counts: Counts::default(),
             unlisted: AtomicU32::new(0),

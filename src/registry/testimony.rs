@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::holder::{Activity, Holder, HolderId, Phase};
+use super::holder::{Activity, Cut, Holder, HolderId, Phase, ScopeInfo};
 use crate::clock::{Moment, span};
 use crate::site::Location;
 use crate::sync::Mutex;
@@ -80,10 +80,18 @@ pub struct Blocker {
     pub backend: i64,
     /// The holder of the same pool that has it.
     pub holder: Option<HolderId>,
+    /// The request or job that holder serves.
+    pub scope: Option<ScopeInfo>,
+    /// The label of that holder's pool handle.
+    pub label: Option<String>,
     /// The line that checked that holder out.
     pub acquired_by: Option<Location>,
     /// The line that last used that holder.
     pub last_used_by: Option<Location>,
+    /// Where that holder is on its way.
+    pub phase: Option<Phase>,
+    /// In what that holder was when its request was cut.
+    pub cut: Option<Cut>,
     /// The database user; of a backend that is none of this pool.
     pub user: Option<String>,
     /// What that backend's client calls itself.
@@ -98,30 +106,74 @@ impl Blocker {
         Self {
             backend,
             holder: None,
+            scope: None,
+            label: None,
             acquired_by: None,
             last_used_by: None,
+            phase: None,
+            cut: None,
             user: None,
             application: None,
             sql: None,
         }
     }
+
+    fn is_holder(&mut self, own: &Holder) {
+        self.holder = Some(own.id);
+        self.scope.clone_from(&own.scope);
+        self.label.clone_from(&own.label);
+        self.acquired_by.clone_from(&own.acquired_by);
+        self.last_used_by.clone_from(&own.last_used_by);
+        self.phase = Some(own.phase);
+        self.cut = own.cut;
+    }
+
+    /// The shortest that tells which one it is.
+    pub(crate) fn who(&self) -> String {
+        match self.holder {
+            Some(_) => who(self.scope.as_ref(), self.label.as_deref()),
+            None => format!("pid {}, not of this pool", self.backend),
+        }
+    }
+
+    /// Whether the user has let it go: its connection is on its way back.
+    pub(crate) fn is_returning(&self) -> bool {
+        self.phase == Some(Phase::Returning)
+    }
+}
+
+/// A holder in few words: its route, else its label.
+fn who(scope: Option<&ScopeInfo>, label: Option<&str>) -> String {
+    match (scope, label) {
+        (Some(scope), _) => match &scope.request_id {
+            Some(id) => format!("{} (request {id})", scope.route),
+            None => scope.route.clone(),
+        },
+        (None, Some(label)) => format!("label \"{label}\""),
+        (None, None) => "another holder of this pool".to_string(),
+    }
 }
 
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pid = self.backend;
-        if let Some(holder) = self.holder {
-            write!(f, "holder {holder} of this pool, ")?;
+        f.write_str(&self.who())?;
+        if self.holder.is_some() {
             match &self.acquired_by {
-                Some(line) => write!(f, "taken at {line}")?,
-                None => f.write_str("a statement on the pool itself")?,
+                Some(line) => write!(f, ", taken at {line}")?,
+                None => f.write_str(", a statement on the pool itself")?,
             }
             if let Some(line) = &self.last_used_by {
                 write!(f, ", last used at {line}")?;
             }
-            return write!(f, ", pid {pid}");
+            write!(f, ", pid {}", self.backend)?;
+            if let Some(cut) = self.cut {
+                write!(f, "; its request was cut {cut}")?;
+            }
+            if self.is_returning() {
+                f.write_str("; on its way back to the pool")?;
+            }
+            return Ok(());
         }
-        write!(f, "pid {pid}, not of this pool")?;
         if let Some(user) = &self.user {
             write!(f, ", user {user}")?;
         }
@@ -132,6 +184,81 @@ impl fmt::Display for Blocker {
             Some(sql) => write!(f, ": {sql}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Holders of the same pool that wait for a lock of one, by the server's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Blocks {
+    /// How many.
+    pub count: usize,
+    /// What the one serves that has waited longest.
+    pub scope: Option<ScopeInfo>,
+    /// Its label.
+    pub label: Option<String>,
+    /// The line that checked it out.
+    pub acquired_by: Option<Location>,
+    /// How long it has waited, as far as the server tells.
+    #[cfg_attr(
+        feature = "json",
+        serde(rename = "waits_ms", serialize_with = "crate::clock::json::millis")
+    )]
+    pub waits_for: Duration,
+}
+
+impl Blocks {
+    /// `3 holders of this pool wait`.
+    pub(crate) fn wait(&self) -> String {
+        match self.count {
+            1 => "another holder of this pool waits".to_string(),
+            count => format!("{count} holders of this pool wait"),
+        }
+    }
+
+    fn add(&mut self, holder: &Holder, waits_for: Duration) {
+        self.count += 1;
+        if waits_for > self.waits_for || self.count == 1 {
+            self.scope.clone_from(&holder.scope);
+            self.label.clone_from(&holder.label);
+            self.acquired_by.clone_from(&holder.acquired_by);
+            self.waits_for = waits_for;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(count: usize, waits_for: Duration) -> Self {
+        Self {
+            count,
+            waits_for,
+            ..Self::none()
+        }
+    }
+
+    fn none() -> Self {
+        Self {
+            count: 0,
+            scope: None,
+            label: None,
+            acquired_by: None,
+            waits_for: Duration::ZERO,
+        }
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => {}
+            count => write!(f, "{count} holders of this pool, e.g. ")?,
+        }
+        f.write_str(&who(self.scope.as_ref(), self.label.as_deref()))?;
+        match &self.acquired_by {
+            Some(line) => write!(f, ", taken at {line}")?,
+            None => f.write_str(", a statement on the pool itself")?,
+        }
+        write!(f, ", waiting for {}", span(self.waits_for))
     }
 }
 
@@ -284,9 +411,7 @@ impl Testimonies {
                     .iter()
                     .find(|holder| holder.backend == Some(blocker.backend));
                 if let Some(own) = own {
-                    blocker.holder = Some(own.id);
-                    blocker.acquired_by.clone_from(&own.acquired_by);
-                    blocker.last_used_by.clone_from(&own.last_used_by);
+                    blocker.is_holder(own);
                 }
             }
             kept.insert(
@@ -307,7 +432,7 @@ impl Testimonies {
         if kept.is_empty() {
             return;
         }
-        for holder in holders {
+        for holder in &mut *holders {
             let Some(kept) = kept.get(&holder.id) else {
                 continue;
             };
@@ -320,12 +445,58 @@ impl Testimonies {
             };
             holder.testify(testimony);
         }
+        drop(kept);
+        join_locks(holders);
     }
 
     /// Of how many holders something is kept.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.0.lock().len()
+    }
+}
+
+/// Tells those who block how many wait for them, and those who wait what has become of the others.
+fn join_locks(holders: &mut [Holder]) {
+    let mut blocks: HashMap<HolderId, Blocks> = HashMap::new();
+    let waiting = holders.iter().filter(|holder| holder.phase == Phase::Held);
+    for holder in waiting {
+        // On a raw loan another statement may run by now.
+        let speaks = |said: &&Testimony| {
+            said.is_fresh() || (!holder.lent && said.asked_ago < Testimony::RECENT)
+        };
+        let Some(said) = holder.server.as_ref().filter(speaks) else {
+            continue;
+        };
+        let mut seen = HashSet::new();
+        for blocker in said.blocked_by.iter().filter_map(|blocker| blocker.holder) {
+            if seen.insert(blocker) {
+                let blocks = blocks.entry(blocker).or_insert_with(Blocks::none);
+                blocks.add(holder, said.state_for + said.asked_ago);
+            }
+        }
+    }
+    if blocks.is_empty() {
+        return;
+    }
+    let now: HashMap<HolderId, (Phase, Option<Cut>)> = holders
+        .iter()
+        .filter(|holder| blocks.contains_key(&holder.id))
+        .map(|holder| (holder.id, (holder.phase, holder.cut)))
+        .collect();
+    for holder in holders {
+        holder.blocks = blocks.remove(&holder.id);
+        let blockers = holder
+            .server
+            .iter_mut()
+            .flat_map(|said| &mut said.blocked_by);
+        for blocker in blockers {
+            let own = blocker.holder.and_then(|id| now.get(&id));
+            if let Some((phase, cut)) = own {
+                blocker.phase = Some(*phase);
+                blocker.cut = *cut;
+            }
+        }
     }
 }
 
@@ -516,6 +687,79 @@ mod tests {
         };
         assert_eq!(told(vec![idle(), all], &both), 2);
         assert_eq!(told(vec![idle()], &both[..1]), 1, "the other is back since");
+    }
+
+    /// The one with this backend, serving that.
+    fn serving(id: u64, backend: i64, route: &str) -> Holder {
+        Holder {
+            id: HolderId(id),
+            backend: Some(backend),
+            scope: Some(ScopeInfo {
+                route: route.to_string(),
+                request_id: None,
+            }),
+            lent: false,
+            activity: Activity::InFlight {
+                since: SystemTime::UNIX_EPOCH,
+            },
+            ..lent()
+        }
+    }
+
+    #[test]
+    fn who_blocks_others_is_told_how_many_and_who_waits_what_has_become_of_it() {
+        let testimonies = Testimonies::default();
+        let culprit = serving(1, 4711, "POST /x");
+        let holders = [
+            culprit,
+            serving(2, 4712, "GET /y"),
+            serving(3, 4713, "GET /z"),
+        ];
+        let blocked = |backend, seconds| {
+            let mut said = Said {
+                backend,
+                ..said(ServerState::InFlight)
+            };
+            said.testimony.state_for = SECOND * seconds;
+            said.testimony.blocked_by = vec![Blocker::unknown(4711)];
+            said
+        };
+        let answer = vec![
+            said(ServerState::InFlight),
+            blocked(4712, 2),
+            blocked(4713, 3),
+        ];
+        testimonies.keep(answer, &holders, &holders, at(100));
+        let mut now = holders.clone();
+        testimonies.join(&mut now, at(100));
+        let blocks = now[0].blocks.as_ref().expect("two wait for it");
+        assert_eq!(
+            blocks.to_string(),
+            "2 holders of this pool, e.g. GET /z, taken at src/repo.rs:88:31, waiting for 3.0 s"
+        );
+        assert!(now[1].blocks.is_none());
+        let blocker = |holder: &Holder| {
+            let said = holder.server.as_ref().expect("it was told");
+            said.blocked_by[0].to_string()
+        };
+        assert_eq!(
+            blocker(&now[1]),
+            "POST /x, taken at src/repo.rs:88:31, pid 4711"
+        );
+        // Its client has left since.
+        let mut later = holders.clone();
+        later[0].phase = Phase::Returning;
+        later[0].cut = Some(Cut::Statement);
+        testimonies.join(&mut later, at(101));
+        assert_eq!(
+            blocker(&later[1]),
+            "POST /x, taken at src/repo.rs:88:31, pid 4711; its request was cut while in a \
+             statement; on its way back to the pool"
+        );
+        // The word is old, and the others may have gone on.
+        let mut late = holders.clone();
+        testimonies.join(&mut late, at(120));
+        assert!(late[0].blocks.is_none());
     }
 
     #[test]

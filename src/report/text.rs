@@ -102,6 +102,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
             row("blocked by", format!("{left} more"));
         }
     }
+    if let Some(blocks) = &oldest.blocks {
+        row("blocks", blocks.to_string());
+    }
     let serving = serving(group, oldest);
     if !serving.is_empty() {
         row("serving", serving);
@@ -224,12 +227,12 @@ fn serving(group: &Group, oldest: &Holder) -> String {
 fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool_id == pool)
+        .filter(|total| total.pool_id == pool && total.is_worth_showing())
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
                 (Some(site), _) => site.short(),
-                (None, Some(sql)) => sql.chars().take(60).collect(),
+                (None, Some(sql)) => crate::judge::cut(sql).into_owned(),
                 (None, None) => "pooled statement".to_string(),
             };
             format!(
@@ -323,6 +326,9 @@ impl Finding {
         }
         for cause in &self.causes {
             let _ = writeln!(text, "  {} {}: {}", cause.kind, cause.share, cause.detail);
+        }
+        if let Some(unexplained) = &self.unexplained {
+            let _ = writeln!(text, "  {unexplained}");
         }
         for group in self.groups() {
             text += &block(&group, wait_for_names);
@@ -433,8 +439,8 @@ mod tests {
             "  1 × idle in transaction 11.0 s, held 12.0 s, first seen 00:00:00\n      \
              acquired   src/repo.rs:88:31   Transaction\n      \
              last used  src/repo.rs:91:22   UPDATE orders SET state = ? WHERE id = ?\n      \
-             likely     it does something after repo.rs:91 that is not this database, with the \
-             transaction open: commit before, or do it first\n"
+             likely     it does something after its last use at repo.rs:91 that is not this database, \
+             with the transaction open: commit before, or do it first\n"
         );
     }
 
@@ -526,6 +532,33 @@ mod tests {
             text.contains("acquired   by a statement on the pool itself\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_last_minute_shows_what_is_worth_it_and_where_a_statement_is_cut() {
+        let total = |share, sql: &str| SiteTotal {
+            pool_id: 1,
+            pool: "orders".into(),
+            kind: crate::registry::HolderKind::Statement,
+            label: None,
+            acquired_by: None,
+            last_used_by: None,
+            sql: Some(sql.to_string()),
+            count: 26,
+            mean_hold: SECOND,
+            mean_after_last_use: SECOND / 2,
+            share,
+        };
+        let long = format!("SELECT {}", "a".repeat(60));
+        let all = [total(0.2, &long), total(0.009, "SELECT quick")];
+        let text = totals(1, &all).expect("one is worth it");
+        let cut = format!("SELECT {}…", "a".repeat(53));
+        assert!(
+            text.contains(&format!(": {cut} 26 × 1.0 s (500 ms after")),
+            "{text}"
+        );
+        assert!(!text.contains("quick"), "{text}");
+        assert_eq!(totals(1, &all[1..]), None);
     }
 
     #[test]

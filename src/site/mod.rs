@@ -59,11 +59,10 @@ impl Location {
         self.column
     }
 
-    /// The file's name and the line, for the places where a path would be too long.
+    /// The file's name and the line, for the places where a path would be too long. With as many
+    /// folders as it takes where every crate or module has a file of that name.
     pub(crate) fn short(&self) -> String {
-        let file = self.file();
-        let name = file.rsplit('/').next().unwrap_or(&file);
-        format!("{name}:{}", self.line)
+        format!("{}:{}", text::short_path(&self.file()), self.line)
     }
 }
 
