@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::testimony::{Blocks, Testimony};
+use super::locks::Blocks;
+use super::testimony::Testimony;
 use crate::scope::Scope;
 use crate::site::{Location, Stack, text};
 

@@ -5,6 +5,7 @@
 
 mod group;
 mod headline;
+mod serving;
 mod text;
 
 use std::time::{Duration, SystemTime};

@@ -6,11 +6,11 @@
 use std::fmt::{self, Write};
 
 use super::headline::doing;
+use super::serving::serving;
 use super::{Group, Report};
 use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
-use crate::judge::{BLOCKING, SAME_MOMENT};
-use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::registry::{Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
 use crate::site::{Location, Reading, Stack};
 
 const SITES: usize = 3;
@@ -171,57 +171,6 @@ fn pooled(stack: &Stack) -> String {
         Some(location) => format!("{location}{function}   {POOLED}"),
         None => format!("{}   {POOLED}", function.trim_start()),
     }
-}
-
-fn serving(group: &Group, oldest: &Holder) -> String {
-    let mut text = String::new();
-    for (index, (route, count)) in group.routes.iter().enumerate() {
-        let comma = if index > 0 { ", " } else { "" };
-        let _ = match group.routes.len() {
-            1 => write!(text, "{comma}{route}"),
-            _ => write!(text, "{comma}{route} ({count})"),
-        };
-    }
-    let requests = group.routes.iter().map(|(_, count)| count).sum::<usize>();
-    if requests > 1 {
-        let _ = write!(text, "   {requests} requests");
-    }
-    let id = oldest
-        .scope
-        .as_ref()
-        .and_then(|scope| scope.request_id.as_ref());
-    if let Some(id) = id {
-        let eg = if requests > 1 { ", e.g." } else { "   request" };
-        let _ = write!(text, "{eg} {id}");
-    }
-    if let Some(cut) = oldest.cut {
-        // Whoever polls it now is another task.
-        let _ = write!(text, "; cut {cut}");
-    } else if let Some(ago) = oldest
-        .polled_ago
-        .filter(|_| group.kind != Some(Kind::ReturnedLate))
-    {
-        let quiet = matches!(oldest.activity, Activity::Idle { .. })
-            && ago + SAME_MOMENT >= oldest.activity_for;
-        let _ = match (oldest.in_poll_for, ago.as_millis()) {
-            (Some(inside), _) if inside >= BLOCKING => {
-                write!(
-                    text,
-                    "; inside one poll for {} (blocking call)",
-                    span(inside)
-                )
-            }
-            (_, 0) => write!(text, "; being polled now"),
-            _ if quiet => write!(text, "; not polled since the last use"),
-            // The moment is that of the poll's beginning; what it used, it used after that.
-            _ => write!(
-                text,
-                "; last polled {} ago",
-                span(ago.min(oldest.activity_for))
-            ),
-        };
-    }
-    text
 }
 
 fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
@@ -405,6 +354,7 @@ impl fmt::Display for Finding {
 mod tests {
     use super::*;
     use crate::judge::harmless_holder;
+    use crate::registry::Activity;
     use crate::report::headline;
     use crate::site::Location;
     use std::time::{Duration, SystemTime};
@@ -470,54 +420,6 @@ mod tests {
             ..young
         };
         assert!(shown(old, Kind::CloseBlocked).contains("overdue, held 12.0 s, idle for 11.0 s"));
-    }
-
-    #[test]
-    fn a_poll_at_the_last_use_is_told_from_one_after_it() {
-        let polled = |ago| {
-            let mut text = String::new();
-            let holder = Holder {
-                polled_ago: Some(ago),
-                ..idle_in_transaction()
-            };
-            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-            text += &serving(&group, &holder);
-            text
-        };
-        assert_eq!(polled(SECOND * 11), "; not polled since the last use");
-        assert_eq!(polled(SECOND), "; last polled 1.0 s ago");
-        assert_eq!(polled(Duration::ZERO), "; being polled now");
-    }
-
-    #[test]
-    fn a_poll_that_does_not_end_is_called_what_it_is() {
-        let inside = |inside| {
-            let holder = Holder {
-                polled_ago: Some(Duration::ZERO),
-                in_poll_for: Some(inside),
-                ..idle_in_transaction()
-            };
-            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-            serving(&group, &holder)
-        };
-        assert_eq!(
-            inside(SECOND),
-            "; inside one poll for 1.0 s (blocking call)"
-        );
-        assert_eq!(inside(SECOND / 100), "; being polled now");
-    }
-
-    #[test]
-    fn what_was_used_in_a_poll_was_polled_then() {
-        let since = SystemTime::UNIX_EPOCH;
-        let holder = Holder {
-            activity: Activity::InFlight { since },
-            activity_for: SECOND / 1_000,
-            polled_ago: Some(SECOND * 4),
-            ..idle_in_transaction()
-        };
-        let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-        assert_eq!(serving(&group, &holder), "; last polled 1 ms ago");
     }
 
     #[test]
