@@ -7,7 +7,8 @@
 //! 500 clients at a time ask a service with a pool of 10; each request is a transaction of two
 //! statements and one statement on the pool. leaktrace runs at `backtrace`, inside of its layer. The two
 //! take turns of three seconds, so that whatever else the machine does meets both; `--seconds N` is the
-//! time of each in all, 30 by default. Prints a table, and what leaktrace found. Without `DATABASE_URL`
+//! time of each in all, 30 by default. Prints a table, and what leaktrace found. With `--places 10,20,50`
+//! it does so for pools of these sizes, in one table with a line for each side. Without `DATABASE_URL`
 //! there is nothing to measure, and it says so.
 
 use std::collections::BTreeMap;
@@ -25,7 +26,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 const CLIENTS: usize = 500;
-const CONNECTIONS: u32 = 10;
 const TURN: Duration = Duration::from_secs(3);
 
 macro_rules! handler {
@@ -108,19 +108,95 @@ impl Side {
     }
 }
 
+/// What is asked for on the command line.
+struct Asked {
+    /// The time of each side in all.
+    time: Duration,
+    places: Option<Vec<u32>>,
+}
+
+fn asked() -> Result<Asked, Box<dyn Error>> {
+    let mut asked = Asked {
+        time: Duration::from_secs(30),
+        places: None,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match (&*word, words.next()) {
+            ("--seconds", Some(seconds)) => asked.time = Duration::from_secs(seconds.parse()?),
+            ("--places", Some(list)) => {
+                let places: Result<_, _> = list.split(',').map(str::parse).collect();
+                asked.places = Some(places?);
+            }
+            _ => return Err("usage: load [--seconds N] [--places 10,20,50]".into()),
+        }
+    }
+    Ok(asked)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let seconds = match &*std::env::args().skip(1).collect::<Vec<_>>() {
-        [] => 30,
-        [word, seconds] if word == "--seconds" => seconds.parse()?,
-        _ => return Err("usage: load [--seconds N]".into()),
-    };
+    let asked = asked()?;
     let Ok(url) = std::env::var("DATABASE_URL") else {
         println!("DATABASE_URL is not set: nothing to measure");
         return Ok(());
     };
-    let options = PgPoolOptions::new().max_connections(CONNECTIONS);
-    let raw = options.clone().connect(&url).await?;
+    let Some(list) = asked.places else {
+        return measure(&url, 10, asked.time).await?.print();
+    };
+    let mut found = String::new();
+    println!(
+        "| Pool of | | requests a second | median, ms | 99 of 100, ms | failed |\n|---|---|---|---|---|---|"
+    );
+    for places in list {
+        let mut both = measure(&url, places, asked.time).await?;
+        for (name, side) in [("sqlx", &mut both.sqlx), ("leaktrace", &mut both.leaktrace)] {
+            let [a_second, median, most] = side.figures();
+            let failed = side.failed;
+            println!("| {places} | {name} | {a_second:.0} | {median:.1} | {most:.1} | {failed} |");
+        }
+        if both.left != [places as usize; 2] {
+            return Err(format!("permits left of {places}: {:?}", both.left).into());
+        }
+        found += &format!("\n{places}: {}", both.found);
+    }
+    println!("\nFound:{found}");
+    Ok(())
+}
+
+/// Both sides after their turns.
+struct Measured {
+    sqlx: Side,
+    leaktrace: Side,
+    places: u32,
+    /// How many connections each pool has left at the end.
+    left: [usize; 2],
+    found: String,
+}
+
+impl Measured {
+    fn print(mut self) -> Result<(), Box<dyn Error>> {
+        let (a, b) = (self.sqlx.figures(), self.leaktrace.figures());
+        println!("| | sqlx | leaktrace, `backtrace` | ratio |\n|---|---|---|---|");
+        for (index, name) in ["requests a second", "median, ms", "99 of 100, ms"]
+            .into_iter()
+            .enumerate()
+        {
+            let (a, b) = (a[index], b[index]);
+            println!("| {name} | {a:.1} | {b:.1} | {:.2} |", b / a);
+        }
+        let (a, b) = (self.sqlx.failed, self.leaktrace.failed);
+        println!("| failed requests | {a} | {b} | |");
+        let [a, b] = self.left;
+        println!("| permits left of {} | {a} | {b} | |", self.places);
+        println!("\nFound: {}", self.found);
+        Ok(())
+    }
+}
+
+async fn measure(url: &str, places: u32, time: Duration) -> Result<Measured, Box<dyn Error>> {
+    let options = PgPoolOptions::new().max_connections(places);
+    let raw = options.clone().connect(url).await?;
     let app = Router::new().route("/order", get(on_sqlx));
     let mut sqlx = Side::serve(app.with_state(raw.clone())).await?;
 
@@ -137,7 +213,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let name = format!("{} {phase} {}", finding.kind, causes.join("+"));
         *finds.lock().unwrap().entry(name).or_default() += 1;
     });
-    let pool = monitor.watch("orders", options.connect(&url).await?);
+    let pool = monitor.watch("orders", options.connect(url).await?);
     let app = Router::new().route("/order", get(on_leaktrace));
     let app = app.layer(monitor.layer()).with_state(pool.clone());
     let mut leaktrace = Side::serve(app).await?;
@@ -149,7 +225,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         side.times.clear();
         side.busy = Duration::ZERO;
     }
-    let time = Duration::from_secs(seconds);
     let mut turns = 0;
     while leaktrace.busy < time {
         let turn = TURN.min(time - leaktrace.busy);
@@ -162,31 +237,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
         turns += 1;
     }
 
-    let (a, b) = (sqlx.figures(), leaktrace.figures());
-    println!("| | sqlx | leaktrace, `backtrace` | ratio |\n|---|---|---|---|");
-    for (index, name) in ["requests a second", "median, ms", "99 of 100, ms"]
-        .into_iter()
-        .enumerate()
-    {
-        let (a, b) = (a[index], b[index]);
-        println!("| {name} | {a:.1} | {b:.1} | {:.2} |", b / a);
-    }
-    println!(
-        "| failed requests | {} | {} | |",
-        sqlx.failed, leaktrace.failed
-    );
-    let (a, b) = (all_of(&raw).await, all_of(pool.as_sqlx()).await);
-    println!("| permits left of {CONNECTIONS} | {a} | {b} | |");
-    println!("\nFound: {:?}\n{:?}", found.lock().unwrap(), pool.status());
+    let left = [
+        all_of(&raw, places).await,
+        all_of(pool.as_sqlx(), places).await,
+    ];
+    let found = format!("{:?}, {:?}", found.lock().unwrap(), pool.status());
     pool.close_within(Duration::from_secs(5)).await?;
     raw.close().await;
-    Ok(())
+    Ok(Measured {
+        sqlx,
+        leaktrace,
+        places,
+        left,
+        found,
+    })
 }
 
 /// How many connections can be out at once, now that nobody asks.
-async fn all_of(pool: &sqlx::PgPool) -> usize {
+async fn all_of(pool: &sqlx::PgPool, places: u32) -> usize {
     let mut all = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..places {
         let one = tokio::time::timeout(Duration::from_secs(5), pool.acquire()).await;
         all.extend(one.ok().and_then(Result::ok));
     }

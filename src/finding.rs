@@ -216,6 +216,10 @@ pub struct Finding {
     /// What is known of an exhaustion of which no cause was seen.
     pub unexplained: Option<String>,
     /// The holders it speaks of, oldest first.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::site::serialize_named")
+    )]
     pub holders: Vec<Holder>,
     /// The waiters it speaks of, oldest first.
     pub waiters: Vec<Waiter>,

@@ -20,6 +20,9 @@
 pub mod config;
 #[cfg(feature = "kit")]
 pub mod kit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+pub mod testing;
 
 mod clock;
 mod finding;
@@ -34,7 +37,6 @@ mod scope;
 mod sink;
 mod site;
 mod sync;
-mod testing;
 mod watchdog;
 
 pub use config::{Config, ConfigError, Detail, Threshold, Unwinder};
@@ -46,8 +48,9 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, Blocker, Blocks, Cut, Holder, HolderId, HolderKind, Phase, PoolInfo, PoolStatus,
-    ScopeInfo, ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
+    Activity, AlreadyObserved, Blocker, Blocks, CheckoutObserver, Cut, Grant, Holder, HolderId,
+    HolderKind, Phase, PoolCounts, PoolInfo, PoolStatus, Release, RollbackCounts, ScopeInfo,
+    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

@@ -1,8 +1,11 @@
-//! Assertions for users' tests.
+//! For users' tests: assertions, and a transaction that is always rolled back.
 //!
-//! Responsible for one question, who still holds a connection, behind three doors: a `Result`, an
-//! assertion that panics at the caller's line, and a check for the rest of a block. Not responsible
-//! for reporting in production.
+//! Responsible for one question, who still holds a connection, behind three doors: a `Result`
+//! ([`Pool::find_leaks`]), an assertion that panics at the caller's line
+//! ([`assert_no_leaks!`](crate::assert_no_leaks)), and a check for the rest of a block
+//! ([`Pool::leak_check`]); and for [`rolled_back`]. Not responsible for reporting in production.
+
+mod rolled_back;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::Database;
 
-use crate::clock::span;
+pub use self::rolled_back::{RolledBack, rolled_back};
+use crate::clock::{Moment, span};
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::registry::{Activity, Holder, HolderId, Phase};
@@ -21,13 +25,23 @@ use crate::site::{CallSite, Location};
 #[derive(Clone, Debug)]
 pub struct Leaks {
     holders: Vec<Holder>,
-    /// How many more are out that were checked out at detail `off`.
+    unseen: Unseen,
+}
+
+/// What is out of which there is no holder.
+#[derive(Clone, Debug, Default)]
+struct Unseen {
+    /// How many were checked out at detail `off`.
     unlisted: usize,
+    /// How many are out through the raw pool.
+    untracked: usize,
+    /// Where the raw pool was handed out.
+    handed_out: Vec<Location>,
 }
 
 impl Leaks {
-    pub(crate) fn new(holders: Vec<Holder>, unlisted: usize) -> Self {
-        Self { holders, unlisted }
+    fn new(holders: Vec<Holder>, unseen: Unseen) -> Self {
+        Self { holders, unseen }
     }
 
     /// The holders, oldest first.
@@ -38,7 +52,8 @@ impl Leaks {
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.holders.len() + self.unlisted;
+        let unseen = &self.unseen;
+        let count = self.holders.len() + unseen.unlisted + unseen.untracked;
         let noun = if count == 1 {
             "connection is"
         } else {
@@ -48,11 +63,20 @@ impl fmt::Display for Leaks {
         for holder in &self.holders {
             write!(f, "\n  {}", line(holder))?;
         }
-        if self.unlisted > 0 {
+        if unseen.unlisted > 0 {
             write!(
                 f,
                 "\n  {} without a record: checked out while the detail was off",
-                self.unlisted
+                unseen.unlisted
+            )?;
+        }
+        if unseen.untracked > 0 {
+            let count = unseen.untracked;
+            let lines: Vec<_> = unseen.handed_out.iter().map(Location::to_string).collect();
+            write!(
+                f,
+                "\n  {count} out through the raw pool, which was handed out at {}",
+                lines.join(", ")
             )?;
         }
         Ok(())
@@ -75,6 +99,9 @@ fn line(holder: &Holder) -> String {
     }
     if let Some(sql) = &holder.last_sql {
         line += &format!(", last statement {sql}");
+    }
+    if let Some(scope) = &holder.scope {
+        line += &format!(", serving {}", scope.route);
     }
     let state = match (holder.phase, holder.activity) {
         (Phase::Returning, _) => {
@@ -102,12 +129,21 @@ impl Question<'_> {
         holders
     }
 
-    /// How many are out of which nothing was recorded.
-    fn unlisted(&self) -> usize {
+    /// What is out of which nothing was recorded. Only where the raw pool was handed out it is not
+    /// taken for a connection that is being opened.
+    fn unseen(&self) -> Unseen {
+        let mut unseen = Unseen::default();
         let pools = self.monitor.registry().pools();
         let asked = |id: u64| self.pool.is_none_or(|pool| id == pool);
-        let counts = pools.iter().filter(|pool| asked(pool.id));
-        counts.map(|pool| pool.unlisted() as usize).sum()
+        for pool in pools.iter().filter(|pool| asked(pool.id)) {
+            unseen.unlisted += pool.unlisted() as usize;
+            let info = pool.info(Moment::now());
+            if !info.raw_handed_out.is_empty() && info.status.in_progress > 0 {
+                unseen.untracked += info.status.in_progress as usize;
+                unseen.handed_out.extend(info.raw_handed_out);
+            }
+        }
+        unseen
     }
 
     /// Asks again, with growing pauses, until what is on its way has arrived.
@@ -118,18 +154,17 @@ impl Question<'_> {
         let mut pause = Duration::from_millis(1);
         loop {
             let holders = self.holders();
-            let unlisted = self.unlisted();
-            if holders.is_empty() && unlisted == 0 {
+            let unseen = self.unseen();
+            if holders.is_empty() && unseen.unlisted + unseen.untracked == 0 {
                 return Ok(());
             }
             let Some(left) = within.checked_sub(start.elapsed()) else {
-                return Err(Leaks::new(holders, unlisted));
+                return Err(Leaks::new(holders, unseen));
             };
-            if !holders
-                .iter()
-                .any(|holder| holder.phase == Phase::Returning)
-            {
-                return Err(Leaks::new(holders, unlisted));
+            // Of the raw pool's it is not known whether they are on their way.
+            let returns = |holder: &Holder| holder.phase == Phase::Returning;
+            if !holders.iter().any(returns) && unseen.untracked == 0 {
+                return Err(Leaks::new(holders, unseen));
             }
             tokio::time::sleep(pause.min(left)).await;
             tokio::task::yield_now().await;
@@ -140,7 +175,11 @@ impl Question<'_> {
 
 macro_rules! doors {
     ($self:ident => $pool:expr, $monitor:expr) => {
-        /// Answers who still holds a connection, waiting this long for those on their way back.
+        /// Answers who still holds a connection, waiting this long for those on their way back. A
+        /// holder that is not on its way is not waited for: it is answered at once.
+        ///
+        /// What is out through [`Pool::as_sqlx`], or in a transaction of sqlx's own
+        /// ([`sqlx::Acquire::begin`] on the pool), counts too, after that time.
         ///
         /// # Errors
         /// The holders, each with the line that took it.
@@ -193,7 +232,7 @@ impl<DB: Database> Pool<DB> {
                         monitor: self.monitor(),
                         pool: Some(self.record_id()),
                     };
-                    Err(Leaks::new(question.holders(), question.unlisted()))
+                    Err(Leaks::new(question.holders(), question.unseen()))
                 }
             }
         }
@@ -242,7 +281,10 @@ impl Drop for LeakCheck {
         self.monitor.check(false);
         if !holders.is_empty() && !std::thread::panicking() {
             let made_by = Location::from(self.made_by);
-            panic!("leak check of {made_by}: {}", Leaks::new(holders, 0));
+            panic!(
+                "leak check of {made_by}: {}",
+                Leaks::new(holders, Unseen::default())
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use self::holds::{Claim, due_in, holds};
 pub(crate) use self::remedy::tests::holder as a_young_holder;
 #[cfg(test)]
 pub(crate) use self::remedy::tests::holder as harmless_holder;
-pub(crate) use self::remedy::{SAME_MOMENT, remedy, waits_itself};
+pub(crate) use self::remedy::{BLOCKING, SAME_MOMENT, remedy, waits_itself};
 pub(crate) use self::waits::{
     Connecting, Deadlock, Evidence, causes, suspects_connecting, without_a_cause,
 };

@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
+use crate::clock::span;
 use crate::registry::{Activity, Holder, HolderKind, ServerState, Testimony, Waiter};
 
 /// A last poll that lies no further than this behind the last use is the poll of that use: the task
 /// has not run since.
 pub(crate) const SAME_MOMENT: Duration = Duration::from_millis(50);
+
+/// A poll that takes longer does what no task may do: above what a busy machine makes of a short one.
+pub(crate) const BLOCKING: Duration = Duration::from_millis(250);
 
 /// The remedy for a holder that is out for too long.
 pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
@@ -57,6 +61,14 @@ fn of_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
             "it was moved into a task, a field or a static that lives on after the response; let that task check its own connection out, under a scope of its own".to_string(),
         );
     }
+    // It explains the hold when it is most of what was done since the last use.
+    let blocks = |inside: &Duration| *inside >= BLOCKING && *inside * 2 >= holder.activity_for;
+    if let Some(inside) = holder.in_poll_for.filter(blocks) {
+        return Some(format!(
+            "its request blocks a thread of the runtime after {last_use}, for {} so far: blocking work belongs on spawn_blocking{transaction}",
+            span(inside)
+        ));
+    }
     let text = match holder.activity {
         Activity::Unknown { .. } => unseen(holder),
         _ if holder.uses == 0 => format!(
@@ -81,7 +93,7 @@ fn of_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
         }
         Activity::Idle { .. } => match holder.polled_ago {
             Some(ago) if ago + SAME_MOMENT < holder.activity_for => {
-                format!("its request was polled {} ago, after {last_use}: the task is busy with other things{transaction}", crate::clock::span(ago))
+                format!("its request was polled {} ago, after {last_use}: the task is busy with other things{transaction}", span(ago))
             }
             Some(_) => format!("it awaits something after {last_use} that is not this database{transaction}"),
             None if holder.in_transaction => format!(
@@ -232,6 +244,22 @@ pub(crate) mod tests {
             (
                 Holder {
                     polled_ago: Some(Duration::from_millis(2)),
+                    ..used(91)
+                },
+                "busy with other things",
+            ),
+            (
+                Holder {
+                    polled_ago: Some(Duration::ZERO),
+                    in_poll_for: Some(Duration::from_secs(40)),
+                    ..used(91)
+                },
+                "blocks a thread of the runtime after repo.rs:91, for 40.0 s so far",
+            ),
+            (
+                Holder {
+                    polled_ago: Some(Duration::ZERO),
+                    in_poll_for: Some(Duration::from_millis(2)),
                     ..used(91)
                 },
                 "busy with other things",

@@ -47,6 +47,15 @@ pub(crate) enum Connecting {
     Fails(String),
 }
 
+impl From<Result<(), String>> for Connecting {
+    fn from(attempt: Result<(), String>) -> Self {
+        match attempt {
+            Ok(()) => Self::Works,
+            Err(error) => Self::Fails(error),
+        }
+    }
+}
+
 /// That the pool's users wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadlock {
@@ -299,7 +308,7 @@ mod tests {
                 in_progress,
                 ..PoolStatus::default()
             },
-            raw_handed_out: Vec::new(),
+            ..PoolInfo::default()
         }
     }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Error, Executor};
 
 use super::ageing::Ageing;
 use super::error::{ConnectError, is_transient, said};
 use super::link::Family;
+use super::residue::{Residue, check_variable};
 use super::settings::{Key, PoolSettings};
 use super::tls::TlsFault;
 use crate::{ConfigError, Pool, PoolOptions};
@@ -34,7 +34,7 @@ impl PoolSettings {
     /// The options of a pool with these settings, for a change or two by hand before
     /// [`connect_with`](Self::connect_with). They use all three hooks: setting one of them replaces
     /// ours (`after_connect`: the server's time limits on MariaDB and SQLite; `before_acquire` and
-    /// `after_release`: the jitter of the lifetime).
+    /// `after_release`: the jitter of the lifetime; `after_release`: the tenant that was left behind).
     pub fn options<DB: Database>(&self) -> PoolOptions<DB>
     where
         for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -57,15 +57,41 @@ impl PoolSettings {
                 Box::pin(async move { sqlx::raw_sql(sql).execute(conn).await.map(drop) })
             });
         }
-        if let Some(lifetime) = self.get_max_lifetime() {
-            let ageing = Arc::new(Ageing::new(lifetime, self.get_lifetime_jitter()));
-            let keeps = move |meta: PoolConnectionMetadata| !ageing.is_over(meta.age);
-            let keeps_idle = keeps.clone();
-            options = options
-                .before_acquire(move |_, meta| Box::pin(std::future::ready(Ok(keeps_idle(meta)))))
-                .after_release(move |_, meta| Box::pin(std::future::ready(Ok(keeps(meta)))));
+        if let Some(bypass) = self.alive {
+            options = options.alive_bypass(bypass);
+        }
+        let ageing = self.get_max_lifetime();
+        let ageing = ageing.map(|time| Arc::new(Ageing::new(time, self.get_lifetime_jitter())));
+        if let Some(ageing) = ageing.clone() {
+            options = options.before_acquire(move |_, meta| {
+                Box::pin(std::future::ready(Ok(!ageing.is_over(meta.age))))
+            });
+        }
+        let residue = self.residue().map(Arc::new);
+        if ageing.is_some() || residue.is_some() {
+            options = options.after_release(move |conn, meta| {
+                let is_over = ageing
+                    .as_ref()
+                    .is_some_and(|ageing| ageing.is_over(meta.age));
+                match residue.clone() {
+                    Some(residue) if !is_over => Box::pin(async move {
+                        // One that cannot be reset is closed.
+                        residue.reset::<DB>(conn).await.map(|()| true)
+                    }),
+                    _ => Box::pin(std::future::ready(Ok(!is_over))),
+                }
+            });
         }
         options
+    }
+
+    /// What is looked for on each connection that comes back.
+    fn residue(&self) -> Option<Residue> {
+        // A name that cannot be written is an error of `check`, before there is a pool.
+        let variable = self.tenant.as_deref()?;
+        check_variable("tenant_variable", variable).ok()?;
+        let pool = self.service.as_deref().unwrap_or("PostgreSQL");
+        Some(Residue::of(pool.to_string(), variable))
     }
 
     /// What is said to the server in each new session, where its URL cannot say it.

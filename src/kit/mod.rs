@@ -9,6 +9,8 @@
 //! - [`Budget`]: whether all services together fit the server.
 //! - [`Pool::health`](crate::Pool::health), [`Health`], [`PoolWords`]: whether it answers.
 //! - [`TlsMode`], [`TlsFault`]: what is demanded of TLS, and what is wrong with it.
+//! - [`TenantPool`]: transactions of one tenant each, with row-level security.
+//! - [`Replicated`]: reads go to a replica while it is there.
 
 mod ageing;
 mod budget;
@@ -18,8 +20,12 @@ mod health;
 mod link;
 #[cfg(feature = "axum")]
 mod probes;
+mod replicated;
+mod residue;
 mod settings;
 mod status;
+#[cfg(feature = "postgres")]
+mod tenant;
 mod tls;
 
 pub use self::budget::{Budget, BudgetUse, Limit, OverBudget, Share};
@@ -27,6 +33,9 @@ pub use self::error::ConnectError;
 pub use self::health::Health;
 #[cfg(feature = "axum")]
 pub use self::probes::{liveness, readiness};
+pub use self::replicated::Replicated;
 pub use self::settings::{PoolSettings, Sizing, Traffic, VARIABLES, Variable};
 pub use self::status::PoolWords;
+#[cfg(feature = "postgres")]
+pub use self::tenant::{TenantError, TenantPool, VoidPolicies};
 pub use self::tls::{TlsFault, TlsMode};

@@ -175,6 +175,8 @@ pub enum TlsFault {
     WrongAuthority,
     /// The server's certificate is for another name.
     WrongName,
+    /// The server takes nobody without TLS, and this connection is without.
+    NotUsed,
     /// sqlx was built without TLS.
     NotBuilt,
     /// Something else; the error says what.
@@ -195,6 +197,10 @@ impl TlsFault {
             TlsFault::WrongName => {
                 "its certificate is for another host name: connect by the name that is in it"
             }
+            TlsFault::NotUsed => {
+                "the server takes no connection without TLS, and this one has none: set sslmode to \
+                 require, or to verify-full with the authority in sslrootcert"
+            }
             TlsFault::NotBuilt => {
                 "sqlx was built without TLS: switch on one of its features, such as tls-rustls-ring"
             }
@@ -209,6 +215,12 @@ impl TlsFault {
             sqlx::Error::Tls(error) => (error.to_string(), true),
             // rustls' come through the socket.
             sqlx::Error::Io(error) => (error.to_string(), false),
+            // PostgreSQL before 14 says `SSL off`; the last is MySQL's and MariaDB's.
+            sqlx::Error::Database(error) => {
+                let words = ["no encryption", "SSL off", "insecure transport"];
+                let refused = words.iter().any(|word| error.message().contains(word));
+                return refused.then_some(TlsFault::NotUsed);
+            }
             _ => return None,
         };
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));

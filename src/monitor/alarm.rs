@@ -86,10 +86,7 @@ impl Monitor {
             }
             let answer = record.attempt(interval).await;
             if let Some(alarm) = &mut unsaid.alarm {
-                alarm.evidence.connecting = match answer {
-                    Ok(()) => Connecting::Works,
-                    Err(error) => Connecting::Fails(error),
-                };
+                alarm.evidence.connecting = answer.into();
             }
         });
     }
@@ -253,7 +250,7 @@ mod tests {
                 idle: 5 - held,
                 ..PoolStatus::default()
             },
-            raw_handed_out: Vec::new(),
+            ..PoolInfo::default()
         }
     }
 

@@ -10,7 +10,7 @@ use super::Monitor;
 use crate::clock::{Moment, span};
 use crate::config::Detail;
 use crate::finding::{Finding, Kind};
-use crate::registry::{Cell, Done, Holder, PoolRecord, Stuck};
+use crate::registry::{Cell, Done, Holder, PoolRecord, Rollback, Stuck};
 use crate::report::headline;
 use crate::scope::Scope;
 
@@ -66,6 +66,7 @@ impl Monitor {
 
     /// Says that a connection of which no holder is known came back inside of a transaction.
     pub(crate) fn dirty_without_holder(&self, pool: &PoolRecord) {
+        pool.tallies.rolled_back(Rollback::Unseen);
         if self.detail() == Detail::Off {
             return;
         }

@@ -17,7 +17,7 @@ use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
-use crate::judge::{Connecting, causes, stuck, without_a_cause};
+use crate::judge::{Connecting, causes, stuck, suspects_connecting, without_a_cause};
 use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
@@ -200,6 +200,11 @@ impl Monitor {
                 state
                     .looks
                     .deadlock(pool.id, &stuck, snapshot, timeout, oldest.waited_for, now);
+            if let Some(attempt) = record.attempted_within(oldest.waited_for, now)
+                && suspects_connecting(pool)
+            {
+                evidence.connecting = attempt.into();
+            }
             let causes = causes(pool, snapshot, &evidence);
             all.extend(causes.into_iter().map(|cause| (pool.name.clone(), cause)));
         }

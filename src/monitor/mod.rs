@@ -12,6 +12,7 @@ mod records;
 mod requests;
 mod scan;
 mod stall;
+mod under_way;
 mod witness;
 
 use std::collections::HashMap;
@@ -19,20 +20,24 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use dashmap::DashMap;
-
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
 use self::stall::Heed;
+#[cfg(feature = "tower")]
+pub(crate) use self::under_way::Listed;
+use self::under_way::UnderWay;
 use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
 use crate::finding::{FindingId, Kind};
 use crate::judge;
-use crate::registry::{Holder, HolderId, Limits, Registry, Snapshot, Waiter};
+use crate::registry::{
+    AlreadyObserved, CheckoutObserver, Holder, HolderId, Limits, PoolInfo, Registry, Snapshot,
+    Waiter,
+};
 use crate::report::{Group, Report, group};
-use crate::scope::{Counters, Scope};
+use crate::scope::Counters;
 use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, Ordering};
@@ -66,8 +71,7 @@ struct Inner {
     stops: Mutex<Stops>,
     requests: Counters,
     cut: Cuts,
-    /// Requests under way, for whatever blocks the runtime without holding anything.
-    scopes: DashMap<u64, Scope>,
+    under_way: UnderWay,
     exhaustion: Mutex<Exhaustion>,
     questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
@@ -133,7 +137,7 @@ impl Monitor {
             stops: Mutex::default(),
             requests: Counters::default(),
             cut: Cuts::default(),
-            scopes: DashMap::new(),
+            under_way: UnderWay::new(),
             exhaustion: Mutex::default(),
             questions: Mutex::default(),
             suspects: Mutex::default(),
@@ -208,6 +212,14 @@ impl Monitor {
         self.0.registry.waiters(Moment::now())
     }
 
+    /// The pools it watches, with their counters of this moment, in the order in which they were first
+    /// watched. Much cheaper than a [report](Self::report).
+    pub fn pools(&self) -> Vec<PoolInfo> {
+        let now = Moment::now();
+        let pools = self.0.registry.pools();
+        pools.iter().map(|pool| pool.info(now)).collect()
+    }
+
     /// The account of this moment. Judged by the same rules as findings, at any detail.
     pub fn report(&self) -> Report {
         let now = Moment::now();
@@ -258,6 +270,38 @@ impl Monitor {
     /// Hands every finding from now on to `sink` too.
     pub fn add_sink(&self, sink: impl FindingSink + 'static) {
         self.0.reporter.add_sink(Arc::new(sink));
+    }
+
+    /// Lets `observer` hear of every checkout from now on.
+    ///
+    /// # Errors
+    /// When this monitor has an observer already.
+    ///
+    /// # Cost
+    /// See [`CheckoutObserver`].
+    ///
+    /// ```
+    /// use leaktrace::{CheckoutObserver, Config, Monitor, Release};
+    ///
+    /// struct Slow;
+    ///
+    /// impl CheckoutObserver for Slow {
+    ///     fn released(&self, release: &Release<'_>) {
+    ///         if release.held_for().as_secs() > 1 {
+    ///             eprintln!("{}: {:?}", release.pool(), release.held_for());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let monitor = Monitor::new(Config::default());
+    /// assert!(monitor.observe(Slow).is_ok());
+    /// assert!(monitor.observe(Slow).is_err());
+    /// ```
+    pub fn observe(
+        &self,
+        observer: impl CheckoutObserver + 'static,
+    ) -> Result<(), AlreadyObserved> {
+        self.0.registry.observed.set(Box::new(observer))
     }
 
     fn change(&self, change: impl FnOnce(&mut Settings)) {

@@ -10,7 +10,7 @@ use super::Monitor;
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::registry::{
-    Begun, Closing, HolderKind, Lease, Policy, PoolRecord, Slots, SpanInfo, Waiting,
+    Begun, Closing, Grant, HolderKind, Lease, Policy, PoolRecord, Slots, SpanInfo, Waiting,
 };
 use crate::scope::Scope;
 use crate::site::{CallSite, SqlText, sql::Dialect};
@@ -49,6 +49,14 @@ impl Monitor {
             self.0.watchdog.wake();
         }
         lease
+    }
+
+    /// A connection was granted, to be leased or for sqlx's own guard.
+    #[inline]
+    pub(crate) fn granted(&self, pool: &PoolRecord, kind: HolderKind, waited: Duration) {
+        let grant = || Grant::new(pool, kind, waited);
+        let observed = &self.0.registry.observed;
+        observed.tell(|observer| observer.granted(&grant()));
     }
 
     pub(crate) fn wait(

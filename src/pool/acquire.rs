@@ -72,6 +72,7 @@ impl<DB: Database> Pool<DB> {
         let asking = self.record().asks();
         let raw = self.raw.try_acquire()?;
         drop(asking);
+        self.monitor().granted(self.record(), kind, Duration::ZERO);
         let granted = Granted {
             raw,
             backend: None,
@@ -209,10 +210,12 @@ impl Ask {
             let register = || watched.register(kind, site, since.unwrap_or_else(Moment::now));
             watched.failed(waiting.unwrap_or_else(register), error);
         })?;
+        let waited = since.map_or(Duration::ZERO, |since| Moment::now().since(since));
+        watched.monitor.granted(watched.record(), kind, waited);
         let granted = Granted {
             raw,
             backend: learned.and_then(Learned::backend),
-            waited: since.map_or(Duration::ZERO, |since| Moment::now().since(since)),
+            waited,
         };
         Ok((granted, watched))
     }
@@ -260,6 +263,11 @@ impl Watched {
             return;
         }
         let timed_out = matches!(error, Error::PoolTimedOut);
+        let tallies = &self.record().tallies;
+        match timed_out {
+            true => tallies.timed_out(),
+            false => tallies.could_not_connect(),
+        }
         if timed_out && let Some(scope) = Scope::current() {
             scope.note_acquire_timeout();
         }

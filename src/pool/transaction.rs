@@ -18,7 +18,7 @@ use super::doomed::DoomedTransaction;
 use super::strict::StrictError;
 use super::witness::{self, Server};
 use crate::finding::Kind;
-use crate::registry::{Ending, Use};
+use crate::registry::{Ending, Rollback, Use};
 use crate::scope::Scope;
 use crate::site::CallSite;
 
@@ -160,6 +160,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         let ended = Manager::<DB>::commit(self.conn.raw_mut()).await;
         let ended = self.ended(Use::Commit, ended);
         if aborted && ended.is_ok() {
+            self.rolled_back(Rollback::Aborted);
             self.conn.monitor().ended_badly(
                 self.conn.cell(),
                 Kind::LostWrites,
@@ -178,6 +179,9 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         self.state = State::Ending(Use::Rollback);
         self.conn.cell().doing(Use::Rollback);
         let ended = Manager::<DB>::rollback(self.conn.raw_mut()).await;
+        if ended.is_ok() {
+            self.rolled_back(Rollback::Asked);
+        }
         self.ended(Use::Rollback, ended)
     }
 
@@ -207,6 +211,13 @@ impl<'c, DB: Database> Transaction<'c, DB> {
         aborted
     }
 
+    /// Counts it; a savepoint is not one.
+    fn rolled_back(&self, why: Rollback) {
+        if self.outer == 0 {
+            self.conn.cell().pool.tallies.rolled_back(why);
+        }
+    }
+
     fn ended(&mut self, what: Use, ended: Result<(), Error>) -> Result<(), Error> {
         let depth = self.depth();
         let ending = match ended {
@@ -224,10 +235,15 @@ impl<'c, DB: Database> Transaction<'c, DB> {
 
     /// Rolls back on purpose, without waiting: what a drop does, but never reported.
     pub fn discard(mut self) {
+        self.will_be_discarded();
+        drop(self);
+    }
+
+    /// From now on a drop is no loss of writes, and never reported.
+    pub(crate) fn will_be_discarded(&mut self) {
         if self.outer == 0 {
             self.conn.conduct.discarded = true;
         }
-        drop(self);
     }
 
     /// Begins a savepoint.

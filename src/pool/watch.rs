@@ -9,6 +9,7 @@ use futures_core::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Database};
 
 use super::{Pool, Watched, witness};
+use crate::clock::span;
 use crate::monitor::Monitor;
 use crate::registry::{Answer, Attempt, Gauges, Policy, PoolRecord, Question, Reached, Word};
 use crate::site::{sql::Dialect, text};
@@ -106,6 +107,10 @@ impl<DB: Database> Gauges for SqlxGauges<DB> {
         self.0.options().get_max_connections()
     }
 
+    fn min(&self) -> u32 {
+        self.0.options().get_min_connections()
+    }
+
     fn size(&self) -> u32 {
         self.0.size()
     }
@@ -132,7 +137,10 @@ impl<DB: Database> Gauges for SqlxGauges<DB> {
                     Ok(())
                 }
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("no answer within {LIMIT:?}")),
+                Err(_) => Err(format!(
+                    "an attempt of ours to connect had no answer within {}",
+                    span(LIMIT)
+                )),
             }
         })
     }

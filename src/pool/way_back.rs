@@ -19,7 +19,7 @@ use super::conn::Conduct;
 use super::probe::{self, Found, Past, Standing};
 use super::witness::{self, Server};
 use crate::finding::Kind;
-use crate::registry::{Doubts, Word};
+use crate::registry::{Doubts, Rollback, Word};
 use crate::scope::Scope;
 
 /// Sends the connection home in a task of its own. Never panics; without a runtime the connection
@@ -46,17 +46,26 @@ fn send<DB: Database>(checkout: Checkout<DB>, conduct: Conduct) -> Option<JoinHa
 
 /// # Cancel safety
 /// Dropped at any point, the connection is closed and its permit goes back.
-async fn walk<DB: Database>(mut checkout: Checkout<DB>, conduct: Conduct) {
-    let parts = checkout.parts();
-    let cell = parts.lease.cell();
-    cell.pool.runtime_is_here();
-    let mut home = pin!(go_home(parts, conduct));
-    // Ends, and with it the connection, when the watchdog gives this return up.
-    poll_fn(|cx| match cell.is_given_up(cx) {
-        true => Poll::Ready(()),
-        false => home.as_mut().poll(cx),
-    })
-    .await;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps room for the checkout twice, and each byte of a task is copied"
+)]
+fn walk<DB: Database>(
+    mut checkout: Checkout<DB>,
+    conduct: Conduct,
+) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let parts = checkout.parts();
+        let cell = parts.lease.cell();
+        cell.pool.runtime_is_here();
+        let mut home = pin!(go_home(parts, conduct));
+        // Ends, and with it the connection, when the watchdog gives this return up.
+        poll_fn(|cx| match cell.is_given_up(cx) {
+            true => Poll::Ready(()),
+            false => home.as_mut().poll(cx),
+        })
+        .await;
+    }
 }
 
 /// Straight to sqlx where nothing is to be settled. The rest is boxed: it is large, and rare.
@@ -139,6 +148,13 @@ async fn settle<DB: Database>(parts: &mut Parts<'_, DB>, conduct: Conduct) -> Re
     }
     if wrote {
         monitor.dropped_writes(&cell);
+    }
+    // What a guard left open was counted when it was dropped.
+    if found == Found::Dirty && !conduct.in_transaction && !doubts.rollback_queued {
+        cell.pool.tallies.rolled_back(match doubts.by_text {
+            true => Rollback::Unseen,
+            false => Rollback::Cut,
+        });
     }
     if found == Found::Dirty && reported {
         monitor.ended_badly(

@@ -28,7 +28,7 @@ pub(crate) struct Doubts {
     /// Rows were seen to be written since the transaction began.
     pub(crate) wrote: bool,
     /// A ROLLBACK is queued on a connection that is kept: sent with the next statement.
-    pub(super) rollback_queued: bool,
+    pub(crate) rollback_queued: bool,
 }
 
 impl Doubts {

@@ -348,6 +348,9 @@ pub struct Holder {
     /// How long ago its scope was last polled; zero while it is being polled.
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) polled_ago: Option<Duration>,
+    /// For how long its scope has been inside the poll that runs now.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) in_poll_for: Option<Duration>,
 }
 
 impl Holder {
@@ -413,6 +416,7 @@ impl Holder {
             grace: Duration::from_secs(1),
             owner: None,
             polled_ago: None,
+            in_poll_for: None,
         }
     }
 }

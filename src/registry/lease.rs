@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::cell::{Begun, Cell};
 use super::slots::{Place, Slots};
-use super::{HolderId, Registry};
+use super::{HolderId, Registry, Release};
 use crate::clock::Moment;
 use crate::sync::atomic::Ordering;
 
@@ -86,13 +86,22 @@ impl Drop for Lease {
             return;
         }
         self.release(false);
-        let was_out = match self.slots.registry() {
+        let registry = self.slots.registry();
+        let over = match &registry {
             Some(registry) => registry.totals.take(self.cell()),
-            None => self.cell().finish().is_some(),
+            None => self.cell().finish(),
         };
-        if was_out {
-            self.slots.give_back(&self.place);
-            self.slots.record().counts.end();
+        let Some(over) = over else {
+            return;
+        };
+        let pool = self.slots.record();
+        if let Some(registry) = registry {
+            let release = Release::new(pool, &over);
+            registry
+                .observed
+                .tell(|observer| observer.released(&release));
         }
+        self.slots.give_back(&self.place);
+        pool.counts.end();
     }
 }

@@ -18,11 +18,15 @@ mod habits;
 mod holder;
 mod lease;
 mod locks;
+mod lows;
+mod observer;
 mod pool;
+mod pulse;
 mod returns;
 mod slots;
 mod snapshot;
 mod status;
+mod tallies;
 mod testimony;
 mod totals;
 mod waiter;
@@ -33,17 +37,23 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+pub(crate) use self::bits::Bits;
 pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;
 pub(crate) use self::holder::Owner;
 pub use self::holder::{Activity, Cut, Holder, HolderId, HolderKind, Phase, ScopeInfo, SpanInfo};
 pub(crate) use self::lease::Lease;
 pub use self::locks::{Blocker, Blocks};
-pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord, Pulse};
+pub(crate) use self::observer::Observed;
+pub use self::observer::{AlreadyObserved, CheckoutObserver, Grant, Release};
+pub(crate) use self::pool::{Attempt, Closing, Gauges, Policy, PoolRecord};
+pub(crate) use self::pulse::Pulse;
 pub(crate) use self::returns::{Done, Reached, Stuck, Word};
 pub(crate) use self::slots::Slots;
 pub(crate) use self::snapshot::{Limits, Snapshot};
 pub use self::status::{PoolInfo, PoolStatus};
+pub(crate) use self::tallies::Rollback;
+pub use self::tallies::{PoolCounts, RollbackCounts};
 use self::testimony::Testimonies;
 pub(crate) use self::testimony::{Answer, Question, Said, share_a_backend};
 pub use self::testimony::{ServerState, Testimony};
@@ -66,6 +76,7 @@ pub(crate) struct Registry {
     /// Waiters that gave up since the last scan: what they waited for may be worth saying.
     gave_up: Mutex<Vec<Waiter>>,
     totals: Totals,
+    pub(crate) observed: Observed,
     testimonies: Testimonies,
     next_id: AtomicU64,
     /// The shortest threshold that any handle of a pool was given, in nanoseconds.
@@ -82,6 +93,7 @@ impl Registry {
             ended: Mutex::new(Vec::new()),
             gave_up: Mutex::default(),
             totals: Totals::new(),
+            observed: Observed::default(),
             testimonies: Testimonies::default(),
             next_id: AtomicU64::new(1),
             shortest: AtomicU64::new(u64::MAX),

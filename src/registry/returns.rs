@@ -393,6 +393,9 @@ mod tests {
         fn max(&self) -> u32 {
             1
         }
+        fn min(&self) -> u32 {
+            0
+        }
         fn size(&self) -> u32 {
             1
         }

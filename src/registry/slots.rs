@@ -121,6 +121,9 @@ mod tests {
         fn max(&self) -> u32 {
             self.0
         }
+        fn min(&self) -> u32 {
+            0
+        }
         fn size(&self) -> u32 {
             self.0
         }

@@ -2,6 +2,7 @@
 //!
 //! Responsible for the words. Not responsible for counting: see `pool`.
 
+use super::tallies::PoolCounts;
 use crate::site::Location;
 
 /// The counters of a pool at one moment.
@@ -34,8 +35,8 @@ pub struct PoolStatus {
     pub untracked: u32,
 }
 
-/// One pool in a report.
-#[derive(Clone, Debug)]
+/// One pool of a monitor, at one moment.
+#[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PoolInfo {
@@ -45,6 +46,13 @@ pub struct PoolInfo {
     pub name: String,
     /// Its counters.
     pub status: PoolStatus,
+    /// `min_connections`.
+    pub min: u32,
+    /// How many of `status.max` are there for a while only; see
+    /// [`Pool::overflow`](crate::Pool::overflow).
+    pub overflow: u32,
+    /// How often something happened on it since it was first watched.
+    pub counts: PoolCounts,
     /// Where `as_sqlx` handed the raw pool out.
     pub raw_handed_out: Vec<Location>,
 }

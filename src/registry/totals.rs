@@ -174,20 +174,19 @@ impl Totals {
         }
     }
 
-    /// Ends the record of a cell, and counts it.
-    pub(super) fn take(&self, cell: &Cell) -> bool {
+    /// Ends the record of a cell, and counts it. Answers what is left of it.
+    pub(super) fn take(&self, cell: &Cell) -> Option<Finished> {
         self.leaving.fetch_add(1, Ordering::SeqCst);
         let finished = cell.finish();
-        let was_out = finished.is_some();
-        if let Some(finished) = finished {
+        if let Some(finished) = &finished {
             self.add(&cell.pool, finished);
         }
         self.arrived.fetch_add(1, Ordering::SeqCst);
-        was_out
+        finished
     }
 
-    fn add(&self, pool: &PoolRecord, finished: Finished) {
-        let key = Key::of(pool, &finished);
+    fn add(&self, pool: &PoolRecord, finished: &Finished) {
+        let key = Key::of(pool, finished);
         let sql = key.sql.and(finished.last_sql.as_ref());
         let number = slice_number(finished.released_at);
         if let Some(mut entry) = self.entries.get_mut(&key) {

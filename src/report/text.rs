@@ -9,9 +9,9 @@ use super::headline::doing;
 use super::{Group, Report};
 use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
-use crate::judge::SAME_MOMENT;
+use crate::judge::{BLOCKING, SAME_MOMENT};
 use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
-use crate::site::{Location, Stack};
+use crate::site::{Location, Reading, Stack};
 
 const SITES: usize = 3;
 const BLOCKERS: usize = 3;
@@ -203,10 +203,22 @@ fn serving(group: &Group, oldest: &Holder) -> String {
     {
         let quiet = matches!(oldest.activity, Activity::Idle { .. })
             && ago + SAME_MOMENT >= oldest.activity_for;
-        let _ = match ago.as_millis() {
-            0 => write!(text, "; being polled now"),
+        let _ = match (oldest.in_poll_for, ago.as_millis()) {
+            (Some(inside), _) if inside >= BLOCKING => {
+                write!(
+                    text,
+                    "; inside one poll for {} (blocking call)",
+                    span(inside)
+                )
+            }
+            (_, 0) => write!(text, "; being polled now"),
             _ if quiet => write!(text, "; not polled since the last use"),
-            _ => write!(text, "; last polled {} ago", span(ago)),
+            // The moment is that of the poll's beginning; what it used, it used after that.
+            _ => write!(
+                text,
+                "; last polled {} ago",
+                span(ago.min(oldest.activity_for))
+            ),
         };
     }
     text
@@ -260,6 +272,7 @@ fn foot(pool: &PoolInfo) -> Option<String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         if self.pools.is_empty() {
             return f.write_str("leaktrace: no pool is watched\n");
         }
@@ -376,6 +389,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         write!(
             f,
             "{} {} {}\n{}",
@@ -473,6 +487,37 @@ mod tests {
         assert_eq!(polled(SECOND * 11), "; not polled since the last use");
         assert_eq!(polled(SECOND), "; last polled 1.0 s ago");
         assert_eq!(polled(Duration::ZERO), "; being polled now");
+    }
+
+    #[test]
+    fn a_poll_that_does_not_end_is_called_what_it_is() {
+        let inside = |inside| {
+            let holder = Holder {
+                polled_ago: Some(Duration::ZERO),
+                in_poll_for: Some(inside),
+                ..idle_in_transaction()
+            };
+            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
+            serving(&group, &holder)
+        };
+        assert_eq!(
+            inside(SECOND),
+            "; inside one poll for 1.0 s (blocking call)"
+        );
+        assert_eq!(inside(SECOND / 100), "; being polled now");
+    }
+
+    #[test]
+    fn what_was_used_in_a_poll_was_polled_then() {
+        let since = SystemTime::UNIX_EPOCH;
+        let holder = Holder {
+            activity: Activity::InFlight { since },
+            activity_for: SECOND / 1_000,
+            polled_ago: Some(SECOND * 4),
+            ..idle_in_transaction()
+        };
+        let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
+        assert_eq!(serving(&group, &holder), "; last polled 1 ms ago");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::minute::{Limited, Minute};
 use crate::clock::Moment;
 use crate::finding::{Finding, FindingId, Kind};
 use crate::judge::{Claim, remedy};
-use crate::registry::{Cut, Ended, Holder, HolderId, PoolInfo, PoolStatus, Snapshot};
+use crate::registry::{Cut, Ended, Holder, HolderId, PoolInfo, Snapshot};
 use crate::report::{GroupKey, headline};
 
 /// What was let through.
@@ -352,8 +352,7 @@ fn pool_of(snapshot: &Snapshot, holder: &Holder) -> PoolInfo {
     known.cloned().unwrap_or_else(|| PoolInfo {
         id: holder.pool_id,
         name: holder.pool.clone(),
-        status: PoolStatus::default(),
-        raw_handed_out: Vec::new(),
+        ..PoolInfo::default()
     })
 }
 

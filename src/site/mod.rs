@@ -4,9 +4,11 @@
 //! for a reader. Not responsible for when they are taken (the pool) or for layout (the report).
 
 mod capture;
+mod names;
 pub(crate) mod sql;
 mod stack;
 mod statements;
+mod symbols;
 pub(crate) mod text;
 mod waits;
 
@@ -17,6 +19,9 @@ use std::panic;
 pub(crate) use self::stack::Stacks;
 pub use self::stack::{Frame, Stack};
 pub(crate) use self::statements::{SqlText, Statements};
+pub(crate) use self::symbols::Reading;
+#[cfg(feature = "json")]
+pub(crate) use self::symbols::serialize_named;
 pub(crate) use self::waits::walk_waited;
 
 /// A place in source code: file, line and column.

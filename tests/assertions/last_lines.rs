@@ -202,3 +202,41 @@ async fn under_paused_time_what_is_on_its_way_is_awaited_too() {
         tokio::time::resume();
     }
 }
+
+/// What libraries take from the raw pool has no holder, and is out all the same.
+#[tokio::test]
+async fn what_is_out_through_the_raw_pool_is_counted() {
+    let w = sqlite(silent(), 3).await;
+    let raw = w.pool.as_sqlx().acquire().await.expect("a connection");
+    let begun = sqlx::Acquire::begin(&w.pool).await.expect("sqlx's own");
+    let leaks = w
+        .pool
+        .find_leaks(millis(50))
+        .await
+        .expect_err("two are out");
+    assert!(leaks.holders().is_empty());
+    let text = leaks.to_string();
+    assert!(
+        text.starts_with("2 connections are not back in the pool\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("2 out through the raw pool, which was handed out at"),
+        "{text}"
+    );
+    assert!(text.contains("last_lines.rs:"), "{text}");
+    drop((raw, begun));
+    leaktrace::assert_no_leaks!(w.pool);
+}
+
+/// Handing the raw pool out is no leak, and neither is what it is used for in passing.
+#[tokio::test]
+async fn a_raw_pool_that_was_used_and_is_at_rest_is_no_leak() {
+    let w = sqlite(silent(), 3).await;
+    for _ in 0..20 {
+        let raw = w.pool.as_sqlx().clone();
+        let run = sqlx::query("SELECT 1").execute(&raw).await;
+        run.expect("a row");
+        leaktrace::assert_no_leaks!(w.pool);
+    }
+}

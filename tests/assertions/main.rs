@@ -9,3 +9,4 @@ mod blocks;
 mod last_lines;
 mod panics;
 mod parallel;
+mod rolled_back;

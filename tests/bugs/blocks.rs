@@ -31,10 +31,14 @@ async fn invoice_beside(State(pool): State<SqlitePool>) {
     tokio::task::spawn_blocking(render).await.expect("no panic");
 }
 
-/// What is said of this handler on a runtime of one worker.
-fn said_of(app: Router<SqlitePool>, until: impl Fn(&[Finding]) -> bool) -> Vec<Finding> {
+/// What is said of this handler on a runtime of so many workers.
+fn said_of(
+    workers: usize,
+    app: Router<SqlitePool>,
+    until: impl Fn(&[Finding]) -> bool,
+) -> Vec<Finding> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(workers)
         .enable_all()
         .build()
         .expect("a runtime");
@@ -58,7 +62,7 @@ fn said_of(app: Router<SqlitePool>, until: impl Fn(&[Finding]) -> bool) -> Vec<F
 #[test]
 fn a_blocking_call_with_a_connection_in_hand() {
     let app = Router::new().route("/orders/{id}/invoice", post(invoice));
-    let said = said_of(app, |findings| !findings.is_empty());
+    let said = said_of(1, app, |findings| !findings.is_empty());
     assert_names(
         &said[0].to_string(),
         &[
@@ -73,8 +77,27 @@ fn a_blocking_call_with_a_connection_in_hand() {
     assert!(!said[0].to_string().contains("likely"), "{}", said[0]);
 }
 
+/// The others go on, so the runtime is not stalled: only this request is.
+#[test]
+fn a_blocking_call_on_one_of_four_workers() {
+    let app = Router::new().route("/orders/{id}/invoice", post(invoice));
+    let said = said_of(4, app, |findings| !findings.is_empty());
+    assert_names(
+        &said[0].to_string(),
+        &[
+            &at!("let mut conn = pool.acquire()"),
+            "serving    POST /orders/{id}/invoice   request r8; inside one poll for",
+            "(blocking call)",
+            "likely     its request blocks a thread of the runtime after blocks.rs:",
+            "blocking work belongs on spawn_blocking",
+        ],
+    );
+}
+
 #[test]
 fn the_same_beside_the_runtime_is_silent() {
-    let app = Router::new().route("/orders/{id}/invoice", post(invoice_beside));
-    said_of(app, |_| true);
+    for workers in [1, 4] {
+        let app = Router::new().route("/orders/{id}/invoice", post(invoice_beside));
+        said_of(workers, app, |_| true);
+    }
 }

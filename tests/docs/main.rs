@@ -41,6 +41,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
     pages.extend(files("docs", "md"));
     pages.extend(files("docs/findings", "md"));
+    pages.extend(files("docs/monitoring", "md"));
     pages
 }
 

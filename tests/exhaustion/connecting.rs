@@ -63,7 +63,10 @@ async fn a_server_that_does_not_answer_is_asked_once_though_it_is_said_twice() {
     let url = proxy.url(&db.url);
     let (error, finding) = failing::<Postgres>(&bench, &url).await;
     assert!(matches!(error, Error::PoolTimedOut), "{error}");
-    assert_connecting(&finding, &["no answer within 1s"]);
+    assert_connecting(
+        &finding,
+        &["an attempt of ours to connect had no answer within 1.0 s"],
+    );
     // The acquire opened one; ours is the one more.
     assert_eq!(proxy.accepted(), 2);
 }
@@ -78,7 +81,10 @@ async fn a_second_exhaustion_within_the_interval_makes_no_second_attempt() {
     proxy.stall();
     let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(500));
     assert!(pool.acquire().await.is_err());
-    assert_connecting(&bench.timed_out().await, &["no answer within 1s"]);
+    assert_connecting(
+        &bench.timed_out().await,
+        &["an attempt of ours to connect had no answer within 1.0 s"],
+    );
     bench.over().await;
     bench.findings.take();
     assert!(pool.acquire().await.is_err());
@@ -313,4 +319,27 @@ async fn the_finding_is_said_also_when_the_runtime_ends_before_the_answer() {
     });
     thread.join().expect("no panic");
     bench.timed_out().await;
+}
+
+/// The account that somebody opens in an incident knows what the finding knew.
+#[tokio::test]
+async fn the_report_of_the_moment_knows_it_too() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let proxy = Proxy::start(&db.url);
+    proxy.stall();
+    let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, PATIENCE);
+    let waits = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await.map(drop) }
+    });
+    assert_connecting(&bench.waiting().await, &["no answer within 1.0 s"]);
+    let report = bench.monitor.report().to_string();
+    assert!(
+        report.contains("connecting 1: an attempt of ours"),
+        "{report}"
+    );
+    waits.abort();
 }

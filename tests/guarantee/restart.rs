@@ -1,8 +1,6 @@
 //! A server that is really restarted under load. Only one that the test has started itself: a server
 //! of everybody would take the other tests with it.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,67 +8,11 @@ use std::time::Duration;
 use leaktrace::{CauseKind, Config, Finding, Kind, Monitor};
 
 use crate::stage::LONG;
+use crate::support::servers::Servers;
 use crate::support::{Capture, Db, eventually, ran_on};
 
 const PLACES: u32 = 4;
 const TASKS: usize = 8;
-
-/// Private servers. Stopped, with their directory, when dropped.
-struct Servers {
-    dir: PathBuf,
-}
-
-impl Servers {
-    /// `None`, after saying so, where the tests run without servers or cannot start any.
-    fn start(db: Db) -> Option<Self> {
-        if !db.available() {
-            return None;
-        }
-        if !run(&["packages"]) {
-            eprintln!("skipped: {db} cannot be started here, only used");
-            return None;
-        }
-        let name = format!("leaktrace_restart_{}_{}", std::process::id(), db.word());
-        let servers = Self {
-            dir: std::env::temp_dir().join(name),
-        };
-        assert!(servers.run("start"), "the servers start");
-        Some(servers)
-    }
-
-    fn run(&self, what: &str) -> bool {
-        run(&[what, self.dir.to_str().expect("a path in UTF-8")])
-    }
-
-    fn url(&self, variable: &str) -> String {
-        let text = std::fs::read_to_string(self.dir.join("env")).expect("their URLs");
-        let start = format!("export {variable}='");
-        let line = text.lines().find_map(|line| line.strip_prefix(&start));
-        let url = line.expect("the URL").trim_end_matches('\'');
-        url.to_owned()
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        self.run("stop");
-    }
-}
-
-fn run(words: &[&str]) -> bool {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers");
-    let mut command = Command::new(script);
-    command.args(words);
-    // Those that are set belong to everybody.
-    for variable in ["POSTGRES", "MYSQL"] {
-        command.env_remove(format!("LEAKTRACE_TEST_{variable}_URL"));
-    }
-    let output = command.output().expect("bash runs it");
-    if !output.status.success() {
-        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
 
 #[derive(Default)]
 struct Load {

@@ -3,14 +3,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alive;
 mod budget;
 mod contradictions;
 mod health;
 mod names;
 mod pooler;
+mod replicated;
+mod roles;
 mod secrets;
 mod server_limits;
 mod sessions;
 mod settle;
 mod start;
+mod tenants;
 mod tls;

@@ -82,6 +82,45 @@ async fn extra_sessions_are_there_for_a_while_and_then_closed() {
     has_sessions(&mut observer, 2).await;
 }
 
+/// All clients come at once, and come again: the server never counts more than base and overflow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_twenty_never_has_more_than_base_and_overflow_on_the_server() {
+    let Some(test) = postgres_database().await else {
+        return;
+    };
+    let mut observer = PgObserver::watch(&test).await;
+    let sized = settings(&test)
+        .acquire_timeout(LONG)
+        .max_connections(2)
+        .max_overflow(3);
+    let pool: PgPool = open(&sized).await.expect("a pool");
+    // The session of the first try is listed for a moment.
+    has_sessions(&mut observer, 0).await;
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    sqlx::query("SELECT pg_sleep(0.05)").execute(&pool).await?;
+                }
+                Ok::<_, sqlx::Error>(())
+            })
+        })
+        .collect();
+    let (mut most, mut samples) = (0, 0);
+    while !clients.iter().all(|client| client.is_finished()) {
+        most = most.max(pids(&mut observer).await.len());
+        samples += 1;
+    }
+    for client in clients {
+        client.await.expect("no panic").expect("an answer");
+    }
+    assert_eq!(most, 5, "in {samples} samples");
+    has_sessions(&mut observer, 2).await;
+    leaktrace::assert_no_leaks!(pool);
+    has_sessions(&mut observer, 2).await;
+}
+
 #[tokio::test]
 async fn an_extra_connection_goes_to_who_waits_instead_of_being_closed() {
     let Some(test) = postgres_database().await else {

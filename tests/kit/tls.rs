@@ -2,6 +2,7 @@
 
 use leaktrace::PgPool;
 use leaktrace::kit::{ConnectError, PoolSettings, TlsFault};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::settle::{lookup, open};
 use crate::support::TestDb;
@@ -96,6 +97,38 @@ async fn production_without_an_authority_is_encrypted_and_development_takes_what
     );
     let open = PoolSettings::default().url(&test.url).expect("a URL");
     assert!(!is_encrypted(&open).await.expect("a session"));
+}
+
+/// The other side of no TLS: the server insists, and the URL says none.
+#[tokio::test]
+async fn a_server_that_insists_on_tls_tells_so_who_comes_without() {
+    let Some((test, door)) = door().await else {
+        return;
+    };
+    let role = format!("{}_tls", test.name());
+    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'word' IN ROLE only_tls");
+    let mut conn = PgConnection::connect(&test.url).await.expect("a session");
+    let made = sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut conn).await;
+    made.expect("a role");
+    let with_role = |url: &str| {
+        let mut url: reqwest::Url = url.parse().expect("a URL");
+        url.set_username(&role).expect("a user");
+        url.set_password(Some("word")).expect("a password");
+        String::from(url)
+    };
+    let without = PoolSettings::default().url(&with_role(&test.url));
+    let refused = is_encrypted(&without.expect("a URL")).await;
+    // The twin: the same role, with TLS.
+    let with = production(&[("DATABASE_URL", &with_role(&door.url("127.0.0.1")))]);
+    let taken = is_encrypted(&with).await;
+    let drop = AssertSqlSafe(format!("DROP ROLE {role}"));
+    let dropped = sqlx::raw_sql(drop).execute(&mut conn).await;
+    dropped.expect("a role");
+
+    let error = refused.expect_err("no TLS");
+    assert_eq!(fault(&error), Some(TlsFault::NotUsed), "{error}");
+    assert!(error.to_string().contains("set sslmode"), "{error}");
+    assert!(taken.expect("a session"));
 }
 
 #[test]

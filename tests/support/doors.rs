@@ -1,6 +1,6 @@
-//! Other ways to the database of a test: through a PgBouncer, through TLS.
+//! Other ways to the database of a test: through a PgBouncer, through TLS, on the replica.
 //!
-//! Responsible for the URLs of both and for entering the test in the ledger. Starting the servers is
+//! Responsible for their URLs and for entering the test in the ledger. Starting the servers is
 //! `scripts/servers`' work.
 
 use std::io::Write;
@@ -34,6 +34,17 @@ pub(crate) fn through_pgbouncer(test: &TestDb) -> Option<String> {
     url.set_path(test.name());
     url.set_query(Some("sslmode=disable"));
     enter("pgbouncer");
+    Some(url.into())
+}
+
+/// The URL of this PostgreSQL database on the streaming replica, where it will soon be.
+pub(crate) fn on_the_replica(test: &TestDb) -> Option<String> {
+    static SAID: Once = Once::new();
+    assert_eq!(test.db, Db::Postgres);
+    let url = variable("LEAKTRACE_TEST_REPLICA_URL", "a replica", &SAID)?;
+    let mut url: Url = url.parse().expect("the URL of the replica");
+    url.set_path(test.name());
+    enter("replica");
     Some(url.into())
 }
 

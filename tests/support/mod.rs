@@ -14,6 +14,7 @@ pub(crate) mod events;
 pub(crate) mod eventually;
 pub(crate) mod observer;
 pub(crate) mod proxy;
+pub(crate) mod servers;
 
 pub(crate) use capture::Capture;
 pub(crate) use db::{Db, TestDb, database, ran_on};

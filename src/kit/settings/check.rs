@@ -7,6 +7,7 @@ use super::variables::VARIABLES;
 use super::{Key, PoolSettings};
 use crate::ConfigError;
 use crate::kit::link::{Family, Link};
+use crate::kit::residue::check_variable;
 
 impl PoolSettings {
     /// Checks what contradicts what. Done by every constructor and by `connect`.
@@ -62,6 +63,21 @@ impl PoolSettings {
                 self.origin(Key::Url)
             );
             return Err(self.contradiction(Key::PasswordFile, file, allowed));
+        }
+        if let Some(variable) = &self.tenant {
+            check_variable("tenant_variable", variable)?;
+            if self
+                .url
+                .as_ref()
+                .is_some_and(|url| url.family() != Family::Postgres)
+            {
+                let allowed = "PostgreSQL: others have no row-level security";
+                return Err(ConfigError::contradiction(
+                    "tenant_variable",
+                    variable,
+                    allowed,
+                ));
+            }
         }
         match &self.url {
             Some(url) => self.tls.check(url),

@@ -71,6 +71,7 @@ file! {
     lock_timeout | lock_timeout_secs => "LOCK_TIMEOUT_SECS",
     prepared_statements => "PREPARED_STATEMENTS",
     test_before_acquire | pool_pre_ping => "TEST_BEFORE_ACQUIRE",
+    alive_bypass | alive_bypass_secs => "ALIVE_BYPASS_SECS",
     start_tries => "START_TRIES",
     warm_up => "WARM_UP",
 }

@@ -58,6 +58,7 @@ pub(super) enum Key {
     Lock,
     Prepared,
     Test,
+    Alive,
     Tries,
     WarmUp,
     Threshold,
@@ -121,6 +122,8 @@ pub struct PoolSettings {
     pub(super) warm_up: bool,
     pub(super) tls: Tls,
     threshold: Option<Duration>,
+    pub(super) tenant: Option<String>,
+    pub(super) alive: Option<Duration>,
     /// Under which name a setting was found.
     origins: BTreeMap<Key, String>,
 }
@@ -153,6 +156,8 @@ impl Default for PoolSettings {
             warm_up: false,
             tls: Tls::default(),
             threshold: None,
+            tenant: None,
+            alive: None,
             origins: BTreeMap::new(),
         }
     }
@@ -187,6 +192,21 @@ impl PoolSettings {
     pub fn threshold(mut self, threshold: Duration) -> Self {
         self.threshold = Some(threshold);
         self.origins.insert(Key::Threshold, "threshold".into());
+        self
+    }
+
+    /// Sets the variable of [`TenantPool`](super::TenantPool), such as `app.tenant`, so that a value
+    /// which somebody set for a session is found when the connection comes back. It is reset there and
+    /// then, and said at WARN. Default: none. PostgreSQL only.
+    ///
+    /// Concerns every connection of a pool that is made from these settings, however it was used; not
+    /// where [`after_release`](crate::PoolOptions::after_release) is replaced by hand, nor behind a
+    /// pooler in transaction mode, where the session is not the pool's.
+    ///
+    /// # Cost
+    /// One round trip for each return, in which nobody waits unless the pool is empty.
+    pub fn tenant_variable(mut self, variable: &str) -> Self {
+        self.tenant = Some(variable.to_string());
         self
     }
 
@@ -299,6 +319,10 @@ setters! {
     prepared_statements: bool => Prepared, |this, value| this.prepared = value;
     /// Sets whether a connection is tested before it is given out. Default: true.
     test_before_acquire: bool => Test, |this, value| this.test = value;
+    /// Sets for how long a connection counts as alive after it came back, so that it is not tested
+    /// again. Default: 500 ms; zero tests before each acquire. See
+    /// [`PoolOptions::alive_bypass`](crate::PoolOptions::alive_bypass).
+    alive_bypass: Duration => Alive, |this, value| this.alive = Some(value);
     /// Sets how often it is tried to connect at start-up. Default: 5.
     start_tries: u32 => Tries, |this, value| this.tries = value;
     /// Sets whether the connections that are kept open are there before `connect` answers. Default:

@@ -167,6 +167,16 @@ pub const VARIABLES: &[Variable] = &[
         set: |settings, _, value| boolean(value).map(|test| settings.test = test),
     },
     Variable {
+        name: "ALIVE_BYPASS_SECS",
+        values: TIME_OR_OFF,
+        default: "500ms",
+        meaning: "For how long after it came back a connection counts as alive and is not tested.",
+        key: Key::Alive,
+        set: |settings, _, value| {
+            time_or_off(value).map(|time| settings.alive = Some(time.unwrap_or_default()))
+        },
+    },
+    Variable {
         name: "START_TRIES",
         values: COUNT,
         default: "5",

@@ -9,7 +9,7 @@ use sqlx_core::transaction::TransactionManager;
 use super::{Bound, Manager, State, Transaction};
 use crate::finding::Kind;
 use crate::pool::witness::Server;
-use crate::registry::{Ending, Use};
+use crate::registry::{Ending, Rollback, Use};
 use crate::site::Location;
 
 impl<DB: Database> Drop for Transaction<'_, DB> {
@@ -32,6 +32,10 @@ impl<DB: Database> Drop for Transaction<'_, DB> {
 impl<DB: Database> Transaction<'_, DB> {
     /// Dropped while open.
     fn abandon(&mut self) {
+        self.rolled_back(match self.conn.conduct.discarded {
+            true => Rollback::Discarded,
+            false => Rollback::Dropped,
+        });
         if let (Bound::Owned(conn), 0) = (&mut self.conn, self.outer) {
             // The way back rolls back, with the record showing `returning` until that is done.
             conn.conduct.in_transaction = true;
@@ -59,6 +63,9 @@ impl<DB: Database> Transaction<'_, DB> {
     /// Dropped while COMMIT or ROLLBACK was in flight.
     fn cut(&mut self) {
         self.conn.cell().unsure();
+        if self.state == State::Ending(Use::Rollback) {
+            self.rolled_back(Rollback::Asked);
+        }
         if self.outer == 0 && self.state == State::Ending(Use::Commit) {
             let line = self.committed_by.filter(|line| !line.is_between());
             let (at, of) = match line.map(Location::from) {

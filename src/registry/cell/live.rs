@@ -110,8 +110,8 @@ pub(in crate::registry) struct Finished {
     pub(in crate::registry) last_used_by: Option<CallSite>,
     pub(in crate::registry) last_sql: Option<Arc<SqlText>>,
     pub(in crate::registry) released_at: Moment,
-    /// Dropped by whoever drops this, outside of the cell's lock.
-    _scope: Option<Scope>,
+    /// This and the stack are dropped by whoever drops this, outside of the cell's lock.
+    pub(in crate::registry) scope: Option<Scope>,
     _stack: Option<Stack>,
 }
 
@@ -134,7 +134,7 @@ impl Live {
             last_used_by: self.last_used_by,
             last_sql: self.last_sql,
             released_at,
-            _scope: self.scope,
+            scope: self.scope,
             _stack: self.stack,
         }
     }

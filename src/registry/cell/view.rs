@@ -61,6 +61,8 @@ impl Cell {
         let until = live.released_at.unwrap_or(now);
         let running_for = stops.running_between(live.acquired_at, until);
         let since = live.since.wall();
+        let in_poll_since = live.scope.as_ref().and_then(Scope::in_poll_since);
+        let last_polled = live.scope.as_ref().and_then(Scope::last_polled);
         Holder {
             id: HolderId(live.id),
             pool: self.pool.name.clone(),
@@ -121,13 +123,11 @@ impl Cell {
                 .and_then(Scope::grace)
                 .unwrap_or(limits.grace),
             owner: Some(live.owner),
-            polled_ago: live
-                .scope
-                .as_ref()
-                .and_then(|scope| match scope.in_poll_since() {
-                    Some(_) => Some(Duration::ZERO),
-                    None => scope.last_polled().map(|ended| now.since(ended)),
-                }),
+            polled_ago: match in_poll_since {
+                Some(_) => Some(Duration::ZERO),
+                None => last_polled.map(|began| now.since(began)),
+            },
+            in_poll_for: in_poll_since.map(|since| stops.running_between(since, now)),
         }
     }
 }

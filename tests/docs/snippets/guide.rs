@@ -220,3 +220,11 @@ mod shutdown {
         }
     }
 }
+
+async fn a_test_that_writes(pool: leaktrace::PgPool) -> Result<()> {
+    let mut tx = leaktrace::testing::rolled_back(&pool).await?;
+    sqlx::query("INSERT INTO orders (id) VALUES (1)")
+        .execute(&mut *tx)
+        .await?;
+    Ok(())
+}

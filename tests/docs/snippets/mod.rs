@@ -8,6 +8,7 @@
 mod axum;
 mod bugs;
 mod guide;
+mod monitoring;
 mod pools;
 mod remedies;
 

@@ -60,3 +60,52 @@ mod probes {
             .with_state(pool)
     }
 }
+
+async fn in_a_test(pool: PgPool) -> Result<()> {
+    let mut tx = leaktrace::testing::rolled_back(&pool).await?;
+    sqlx::query("INSERT INTO orders (id) VALUES (1)")
+        .execute(&mut *tx)
+        .await?;
+    Ok(())
+}
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("examples/notes");
+
+async fn migrated(pool: PgPool) -> Result<()> {
+    let migrations = pool.labeled("migrations").unreported();
+    let mut conn = migrations.acquire().await?;
+    conn.close_on_drop();
+    MIGRATOR.run(&mut *conn).await?;
+    Ok(())
+}
+
+async fn tenants() -> Result<()> {
+    use leaktrace::kit::TenantPool;
+
+    let settings = PoolSettings::for_service("orders")?.tenant_variable("app.tenant");
+    let orders = TenantPool::new(settings.connect().await?, "app.tenant").await?;
+    let mut tx = orders.begin("acme").await?; // set_config('app.tenant', 'acme', true)
+    sqlx::query("UPDATE orders SET state = 'shipped'")
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn replicas() -> Result<i64> {
+    use leaktrace::kit::Replicated;
+
+    let primary: PgPool = PoolSettings::for_service("orders")?.connect().await?;
+    let replica: PgPool = PoolSettings::for_service("orders_replica")?
+        .connect()
+        .await?;
+    let orders = Replicated::new(primary, replica);
+
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
+        .fetch_one(orders.read())
+        .await?;
+    sqlx::query("DELETE FROM orders")
+        .execute(orders.write())
+        .await?;
+    Ok(count)
+}
