@@ -294,8 +294,8 @@ async fn work_that_ends_in_any_way_leaves_no_tenant() {
         set.execute(&mut *conn).await.expect("set");
         std::panic::resume_unwind(Box::new("the work fails"))
     };
-    let panicked = std::panic::AssertUnwindSafe(panicked).catch_unwind().await;
-    let _: Box<_> = panicked.expect_err("its panic");
+    let panicked: Result<(), _> = std::panic::AssertUnwindSafe(panicked).catch_unwind().await;
+    panicked.expect_err("its panic");
     leaktrace::assert_no_leaks!(control);
     assert_eq!(seen(&control).await, ["acme"], "the control");
 
