@@ -63,16 +63,13 @@ async fn the_three_roles_of_the_page_may_what_it_says_and_no_more() {
     let Some(test) = postgres_database().await else {
         return;
     };
-    let name = test.name();
+    let name = test.name().to_string();
     let roles = ["owner", "migrate", "readonly"].map(|role| format!("{name}_{role}"));
-    let _roles = Roles {
-        server: Db::Postgres.server_url().expect("a server"),
-        // Members before the role that they are of.
-        names: [name.to_string()]
-            .into_iter()
-            .chain(roles.clone())
-            .collect(),
-    };
+    let names = [name.clone()].into_iter().chain(roles.clone()).collect();
+    let server = Db::Postgres.server_url().expect("a server");
+    // Dropped in this order: roles own what is in the database.
+    let (test, _roles) = &(test, Roles { server, names });
+    let name = &*name;
     let [owner, migrate, readonly] = &roles;
     let mut conn = PgConnection::connect(&test.url).await.expect("a session");
     let page = sqlx::raw_sql(AssertSqlSafe(setup(name)));
