@@ -254,7 +254,7 @@ pub(crate) mod tests {
                     in_poll_for: Some(Duration::from_secs(40)),
                     ..used(91)
                 },
-                "blocks a thread of the runtime after repo.rs:91, for 40.0 s so far",
+                "blocks a thread of the runtime after its last use at repo.rs:91, for 40.0 s so far",
             ),
             (
                 Holder {

@@ -85,9 +85,9 @@ pub(crate) fn without_a_cause(pool: &PoolInfo, evidence: &Evidence) -> String {
     unexplained(&Places::of(pool, evidence), &evidence.connecting)
 }
 
-/// Whether what is out can be what somebody waits for: most of the pool is out, and no place is to be
-/// had. A place that was granted, or is being opened or tested, is nobody's to take.
-fn is_out(pool: &PoolInfo, waiters: &[&Waiter]) -> bool {
+/// Whether no place is to be had. One that was granted, or is being opened or tested, is nobody's to
+/// take.
+fn is_full(pool: &PoolInfo, waiters: &[&Waiter]) -> bool {
     let status = &pool.status;
     let out = status.held.saturating_add(status.returning);
     let granted = waiters.iter().filter(|waiter| waiter.woken_ago.is_some());
@@ -95,7 +95,7 @@ fn is_out(pool: &PoolInfo, waiters: &[&Waiter]) -> bool {
     let taken = out
         .saturating_add(status.in_progress)
         .saturating_add(granted);
-    taken >= status.max && out.saturating_mul(2) > status.max
+    taken >= status.max
 }
 
 /// Why the pool is exhausted, the largest share first.
@@ -114,7 +114,10 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         .filter(|waiter| waiter.pool_id == pool.id)
         .collect();
     let places = Places::of(pool, evidence);
-    let is_out = is_out(pool, &waiters);
+    let is_full = is_full(pool, &waiters);
+    // What is young or on its way explains a wait only where it is most of the pool.
+    let out = pool.status.held.saturating_add(pool.status.returning);
+    let is_out = is_full && out.saturating_mul(2) > pool.status.max;
     let fails = matches!(evidence.connecting, Connecting::Fails(_));
     let mut causes = Vec::new();
     let mut cause = |kind, share: usize, detail: String| {
@@ -158,7 +161,7 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         rest.into_iter().partition(|holder| holder.overdue);
     let leaked = in_phase(Phase::LeakedOnPurpose);
     // With places left they explain it only where no other connection can be had.
-    if (is_out || fails) && !(overdue.is_empty() && leaked.is_empty()) {
+    if (is_full || fails) && !(overdue.is_empty() && leaked.is_empty()) {
         let detail = [
             (!overdue.is_empty()).then(|| format!("held past the threshold, {}", sites(&overdue))),
             (!leaked.is_empty()).then(|| format!("given away with leak(), {}", sites(&leaked))),
@@ -245,7 +248,7 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         (
             cause.kind != CauseKind::Stalled,
             // What is out is not why there are places that nobody gets.
-            !is_out && matches!(cause.kind, CauseKind::Overdue | CauseKind::Nested),
+            !is_full && matches!(cause.kind, CauseKind::Overdue | CauseKind::Nested),
             std::cmp::Reverse(cause.share),
             cause.kind,
         )
@@ -426,6 +429,15 @@ mod tests {
         };
         assert_eq!(
             kinds(&pool(1, 0, 1, 0), vec![overdue]),
+            [CauseKind::Overdue]
+        );
+        // The other half is being opened, or out through the raw pool.
+        let overdue = Holder {
+            overdue: true,
+            ..Holder::harmless()
+        };
+        assert_eq!(
+            kinds(&pool(1, 0, 2, 1), vec![overdue]),
             [CauseKind::Overdue]
         );
         // The last one is being tested: it is nobody's to take.

@@ -88,7 +88,7 @@ fn a_blocking_call_on_one_of_four_workers() {
             &at!("let mut conn = pool.acquire()"),
             "serving    POST /orders/{id}/invoice   request r8; inside one poll for",
             "(blocking call)",
-            "likely     its request blocks a thread of the runtime after blocks.rs:",
+            "likely     its request blocks a thread of the runtime after its last use at blocks.rs:",
             "blocking work belongs on spawn_blocking",
         ],
     );
