@@ -68,15 +68,15 @@ kinds! {
     /// A transaction known to be idle.
     IdleInTransaction = "idle_in_transaction", Warn, false,
         "A transaction is open and no statement runs in it: the code awaits something else while it keeps a connection, its locks and its snapshot.";
-    /// The response is complete and the checkout is still held.
+    /// The request is over and the checkout is still held.
     OutlivedRequest = "outlived_request", Warn, false,
-        "The response to the request is complete, body included, and its checkout is still held: it was moved into a task, a field or a static.";
+        "The request is over, its response sent or cut, and its checkout is still held: it was moved into a task, a field or a static.";
     /// A reported holder came back.
     ReturnedLate = "returned_late", Info, false,
         "A holder that was reported has come back: it was slow, not lost. The id is that of the report.";
     /// The pool has nothing to give.
     Exhausted = "exhausted", Error, true,
-        "An acquire waits for long, or has failed, because every connection is out. The causes say why, the largest first.";
+        "An acquire has waited for long, or has failed. The causes that were seen are named, the largest first.";
     /// A connection came back inside of a transaction.
     DirtyReturn = "dirty_return", Warn, true,
         "A connection came back to the pool inside of an open or aborted transaction. It was rolled back or closed before anybody else could get it.";
@@ -161,7 +161,7 @@ causes! {
     Nested = "nested";
     /// Holders past their threshold.
     Overdue = "overdue";
-    /// Young, working holders: the pool is small or the statements are slow.
+    /// Young holders: when most of them work, the pool is small or the statements are slow.
     Saturated = "saturated";
     /// Connections on their way back.
     Returning = "returning";
@@ -213,7 +213,13 @@ pub struct Finding {
     pub headline: String,
     /// Why the pool is exhausted, the largest share first.
     pub causes: Vec<Cause>,
+    /// What is known of an exhaustion of which no cause was seen.
+    pub unexplained: Option<String>,
     /// The holders it speaks of, oldest first.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::site::serialize_named")
+    )]
     pub holders: Vec<Holder>,
     /// The waiters it speaks of, oldest first.
     pub waiters: Vec<Waiter>,
@@ -256,6 +262,7 @@ impl Finding {
             runtime: None,
             headline,
             causes: Vec::new(),
+            unexplained: None,
             holders: Vec::new(),
             waiters: Vec::new(),
             totals: Vec::new(),

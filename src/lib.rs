@@ -48,9 +48,9 @@ pub use pool::{
     Acquired, Conn, DoomedTransaction, Pool, PoolConnection, PoolOptions, StrictError, Transaction,
 };
 pub use registry::{
-    Activity, AlreadyObserved, Blocker, CheckoutObserver, Cut, Grant, Holder, HolderId, HolderKind,
-    Phase, PoolCounts, PoolInfo, PoolStatus, Release, RollbackCounts, ScopeInfo, ServerState,
-    SiteTotal, SpanInfo, Testimony, Waiter,
+    Activity, AlreadyObserved, Blocker, Blocks, CheckoutObserver, Cut, Grant, Holder, HolderId,
+    HolderKind, Phase, PoolCounts, PoolInfo, PoolStatus, Release, RollbackCounts, ScopeInfo,
+    ServerState, SiteTotal, SpanInfo, Testimony, Waiter,
 };
 pub use report::{Group, Report};
 pub use scope::{RequestCounts, Scope, Scoped};

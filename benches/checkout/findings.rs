@@ -1,7 +1,8 @@
 //! Beside the checkouts: how soon a finding is out, and what naming a stack does to an acquire.
 //!
-//! Responsible for S4, S5 and the copy of S6. Not responsible for what findings say.
+//! Responsible for S4, S5, and of S6 for the copies of many holders. Not responsible for what findings say.
 
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -123,6 +124,54 @@ pub(crate) fn naming(rounds: u32, count: u32) -> Result<Table, sqlx::Error> {
     Ok(Table {
         title: "SQLite, while a report is being named".to_string(),
         settings: "subscriber none, threads 2".to_string(),
+        rows: rows.into(),
+    })
+}
+
+/// What a pass of the watchdog begins with, with so many holders: times are for 10 000 of them.
+pub(crate) fn copies(rounds: u32) -> Result<Table, sqlx::Error> {
+    /// As many connections as a machine takes without a thought; the cost is one of each holder.
+    const HOLDERS: u32 = 200;
+    let name = |what: &str| format!("{what}, for 10 000 of {HOLDERS}");
+    let mut rows = [
+        Row::new(name("copies of holders")),
+        Row::new(name("copies, verdicts and groups")),
+    ];
+    for row in &mut rows {
+        row.detail = "backtrace".to_string();
+    }
+    one_thread().block_on(async {
+        let raw = sqlx::pool::PoolOptions::<Sqlite>::new()
+            .max_connections(HOLDERS)
+            .connect("sqlite::memory:")
+            .await?;
+        let monitor = Monitor::new(Config::default().detail(Detail::Backtrace));
+        let pool = monitor.watch("bench", raw);
+        let mut out = Vec::new();
+        for _ in 0..HOLDERS {
+            let mut conn = pool.acquire().await?;
+            sqlx::query("SELECT 1").execute(&mut *conn).await?;
+            out.push(conn);
+        }
+        for round in 0..=rounds {
+            for row in &mut rows {
+                let start = Instant::now();
+                match row.name.starts_with("copies of") {
+                    true => drop(black_box(monitor.holders())),
+                    false => drop(black_box(monitor.report())),
+                }
+                if round > 0 {
+                    row.add(start.elapsed() * (10_000 / HOLDERS), 1);
+                }
+            }
+        }
+        drop(out);
+        pool.close().await;
+        Ok::<_, sqlx::Error>(())
+    })?;
+    Ok(Table {
+        title: "SQLite, the record of many holders".to_string(),
+        settings: "subscriber none, threads 1".to_string(),
         rows: rows.into(),
     })
 }

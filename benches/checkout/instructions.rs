@@ -3,7 +3,7 @@
 //! Responsible for a function that callgrind can find by its name. `scripts/bench --instructions`
 //! runs it, reads the total and subtracts raw sqlx's.
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use leaktrace::{Config, Detail, Monitor};
 
 use super::groups::one_thread;

@@ -46,8 +46,6 @@ fn wishes() -> Result<Wishes, String> {
             "--self-check" => wishes.self_check = true,
             "--write" => wishes.write = true,
             "--count" => wishes.count = Some(words.next().ok_or(USAGE)?),
-            // cargo bench says so to every benchmark.
-            "--bench" => {}
             _ => return Err(USAGE.to_string()),
         }
     }
@@ -212,6 +210,9 @@ fn measure(quick: bool) -> Result<(Vec<Table>, Vec<Target>), Box<dyn std::error:
     let table = findings::lateness(if quick { 5 } else { 20 })?;
     let targets = targets::late(&table);
     run.add(table, targets);
+    let table = findings::copies(if quick { 15 } else { 101 })?;
+    let target = targets::copies(&table);
+    run.add(table, target);
     let (rounds, count) = if quick { (5, 500) } else { (15, 3_000) };
     let table = findings::naming(rounds, count)?;
     let target = targets::naming(&table);

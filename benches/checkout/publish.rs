@@ -16,7 +16,7 @@ pub(crate) fn write(
     tables: &[Table],
     targets: &[Target],
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let path = docs.join("performance.md");
     let page = fs::read_to_string(&path)?;
     let (before, rest) = page

@@ -4,22 +4,48 @@
 //! responsible for HTTP servers: see `examples/load.rs`.
 
 use std::hint::black_box;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, Response, StatusCode};
 use axum::routing::get;
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use leaktrace::{Config, Detail, Monitor};
 use sqlx::Sqlite;
 use tower::ServiceExt;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::groups::{Effort, one_thread};
 use super::subject::POOL;
 use super::table::{Row, Table};
+
+/// A body that does nothing of its own. axum puts any type but its own into a box.
+struct Wrapped(Body);
+
+impl HttpBody for Wrapped {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
 
 async fn nothing() -> StatusCode {
     StatusCode::OK
@@ -64,6 +90,13 @@ pub(crate) fn layer(effort: Effort) -> Table {
             "a layer that does nothing",
             "-",
             bare().layer(MapRequestLayer::new(|request: Request<Body>| request)),
+        ),
+        (
+            "a layer that gives the body another type",
+            "-",
+            bare().layer(MapResponseLayer::new(|response: Response<Body>| {
+                response.map(Wrapped)
+            })),
         ),
         ("layer", "off", bare().layer(monitor(Detail::Off).layer())),
         (

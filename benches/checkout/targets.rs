@@ -126,6 +126,15 @@ pub(crate) fn naming(table: &Table) -> Target {
     )
 }
 
+pub(crate) fn copies(table: &Table) -> Option<Target> {
+    let time = table.rows.first()?.median();
+    Some(Target::new(
+        "S6",
+        time <= 2e6,
+        format!("10 000 holders are copied in {}, at most 2 ms", nanos(time)),
+    ))
+}
+
 pub(crate) fn layer(table: &Table) -> Vec<Target> {
     let of = |detail: &str| table.rows.iter().find(|row| row.detail == detail);
     let off = of("off").map(|row| {

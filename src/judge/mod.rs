@@ -16,4 +16,7 @@ pub(crate) use self::remedy::tests::holder as a_young_holder;
 #[cfg(test)]
 pub(crate) use self::remedy::tests::holder as harmless_holder;
 pub(crate) use self::remedy::{BLOCKING, SAME_MOMENT, remedy, waits_itself};
-pub(crate) use self::waits::{Connecting, Deadlock, Evidence, causes, suspects_connecting};
+pub(crate) use self::waits::{
+    Connecting, Deadlock, Evidence, causes, suspects_connecting, without_a_cause,
+};
+pub(crate) use self::words::cut;

@@ -17,6 +17,25 @@ pub(crate) const BLOCKING: Duration = Duration::from_millis(250);
 
 /// The remedy for a holder that is out for too long.
 pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
+    let alone = of_itself(holder, waiters);
+    let Some(blocks) = &holder.blocks else {
+        return alone;
+    };
+    let others = format!("{} for a lock that it has", blocks.wait());
+    Some(match alone {
+        // That it is slow is all that is known, and not all that matters.
+        Some(alone) if alone == in_flight(holder) && !waits_for_a_lock(holder) => {
+            format!(
+                "{others}, while its statement runs: end its transaction before that, or make the statement faster"
+            )
+        }
+        Some(alone) => format!("{alone}; {others}"),
+        None => format!("{others}: end its transaction sooner"),
+    })
+}
+
+/// The same, whoever else waits for it.
+fn of_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
     if let Some(text) = waits_itself(holder, waiters) {
         return Some(text);
     }
@@ -25,6 +44,10 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
         .as_ref()
         .or(holder.acquired_by.as_ref())
         .map_or_else(|| "its last use".to_string(), |line| line.short());
+    let last_use = match &holder.last_used_by {
+        Some(line) => format!("its last use at {}", line.short()),
+        None => "its last use".to_string(),
+    };
     let transaction = if holder.in_transaction {
         ", with the transaction open"
     } else {
@@ -42,7 +65,7 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
     let blocks = |inside: &Duration| *inside >= BLOCKING && *inside * 2 >= holder.activity_for;
     if let Some(inside) = holder.in_poll_for.filter(blocks) {
         return Some(format!(
-            "its request blocks a thread of the runtime after {line}, for {} so far: blocking work belongs on spawn_blocking{transaction}",
+            "its request blocks a thread of the runtime after {last_use}, for {} so far: blocking work belongs on spawn_blocking{transaction}",
             span(inside)
         ));
     }
@@ -70,11 +93,11 @@ pub(crate) fn remedy(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
         }
         Activity::Idle { .. } => match holder.polled_ago {
             Some(ago) if ago + SAME_MOMENT < holder.activity_for => {
-                format!("its request was polled {} ago, after {line}: the task is busy with other things{transaction}", span(ago))
+                format!("its request was polled {} ago, after {last_use}: the task is busy with other things{transaction}", span(ago))
             }
-            Some(_) => format!("it awaits something after {line} that is not this database{transaction}"),
+            Some(_) => format!("it awaits something after {last_use} that is not this database{transaction}"),
             None if holder.in_transaction => format!(
-                "it does something after {line} that is not this database, with the transaction open: commit before, or do it first"
+                "it does something after {last_use} that is not this database, with the transaction open: commit before, or do it first"
             ),
             None => return None,
         },
@@ -104,7 +127,15 @@ fn in_flight(holder: &Holder) -> String {
             .to_string();
     };
     if let Some(blocker) = said.blocked_by.first() {
-        return format!("the statement waits for a lock, blocked by {blocker}");
+        let advice = match (blocker.holder, blocker.is_returning()) {
+            (Some(_), true) => "that one is on its way back, and the server still works for it",
+            (Some(_), false) => "that one keeps it, and its lines stand above",
+            (None, _) => "look at who that is",
+        };
+        return format!(
+            "the statement waits for a lock of {}: {advice}",
+            blocker.who()
+        );
     }
     match said.waits_for.as_deref() {
         Some(waits) if waits.starts_with("Lock") || waits.starts_with("Waiting for") => {
@@ -117,6 +148,16 @@ fn in_flight(holder: &Holder) -> String {
         }
         _ => "the statement is slow, and waits for no lock: look at its plan".to_string(),
     }
+}
+
+/// Whether the server has just said that its statement waits for a lock.
+fn waits_for_a_lock(holder: &Holder) -> bool {
+    let is_lock = |said: &Testimony| {
+        let waits = said.waits_for.as_deref().unwrap_or_default();
+        !said.blocked_by.is_empty() || waits.starts_with("Lock") || waits.starts_with("Waiting for")
+    };
+    let said = holder.server.as_ref().filter(|said| said.is_fresh());
+    said.is_some_and(is_lock)
 }
 
 fn same_line(holder: &Holder) -> bool {
@@ -145,6 +186,7 @@ fn unseen(holder: &Holder) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::registry::{Blocker, Blocks, Phase};
     use crate::site::Location;
     use std::time::SystemTime;
 
@@ -197,7 +239,7 @@ pub(crate) mod tests {
                     polled_ago: Some(Duration::from_secs(41)),
                     ..used(91)
                 },
-                "awaits something after repo.rs:91 that is not this database, with the transaction open",
+                "awaits something after its last use at repo.rs:91 that is not this database, with the transaction open",
             ),
             (
                 Holder {
@@ -234,6 +276,113 @@ pub(crate) mod tests {
             let text = remedy(&holder, &[]).expect(expected);
             assert!(text.contains(expected), "{text} / {expected}");
         }
+    }
+
+    fn said(blocked_by: Vec<Blocker>) -> Testimony {
+        Testimony {
+            state: ServerState::InFlight,
+            state_for: Duration::from_secs(2),
+            asked_ago: Duration::ZERO,
+            sql: None,
+            waits_for: (!blocked_by.is_empty()).then(|| "Lock transactionid".to_string()),
+            blocked_by,
+        }
+    }
+
+    fn in_flight_for(seconds: u64) -> Holder {
+        let since = SystemTime::UNIX_EPOCH;
+        Holder {
+            activity: Activity::InFlight { since },
+            held_for: Duration::from_secs(seconds),
+            activity_for: Duration::from_secs(seconds),
+            ..used(91)
+        }
+    }
+
+    #[test]
+    fn who_blocks_others_is_not_told_to_look_at_its_plan() {
+        let slow = Holder {
+            server: Some(said(Vec::new())),
+            ..in_flight_for(9)
+        };
+        let text = remedy(&slow, &[]).expect("it is slow");
+        assert!(
+            text.contains("waits for no lock: look at its plan"),
+            "{text}"
+        );
+        let culprit = Holder {
+            blocks: Some(Blocks::of(3, Duration::from_secs(2))),
+            ..slow
+        };
+        assert_eq!(
+            remedy(&culprit, &[]).as_deref(),
+            Some(
+                "3 holders of this pool wait for a lock that it has, while its statement runs: end its transaction before that, or make the statement faster"
+            )
+        );
+        let idle = Holder {
+            in_transaction: true,
+            blocks: Some(Blocks::of(1, Duration::from_secs(2))),
+            polled_ago: Some(Duration::from_secs(41)),
+            ..used(91)
+        };
+        assert_eq!(
+            remedy(&idle, &[]).as_deref(),
+            Some(
+                "it awaits something after its last use at repo.rs:91 that is not this database, with the transaction open; another holder of this pool waits for a lock that it has"
+            )
+        );
+    }
+
+    #[test]
+    fn who_is_blocked_hears_by_whom_in_few_words() {
+        let by = |blocker: Blocker| {
+            let victim = Holder {
+                server: Some(said(vec![blocker])),
+                ..in_flight_for(9)
+            };
+            remedy(&victim, &[]).expect("it waits")
+        };
+        let own = || Blocker {
+            holder: Some(Holder::harmless().id),
+            label: Some("import".to_string()),
+            acquired_by: Some(Location::new("src/repo.rs", 12, 1)),
+            ..Blocker::unknown(4711)
+        };
+        let text = by(own());
+        assert!(
+            text.contains("a lock of label \"import\": that one keeps it"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("repo.rs:12"),
+            "its lines stand above: {text}"
+        );
+        let text = by(Blocker {
+            phase: Some(Phase::Returning),
+            ..own()
+        });
+        assert!(text.contains("on its way back"), "{text}");
+        let text = by(Blocker::unknown(4711));
+        assert!(
+            text.contains("pid 4711, not of this pool: look at who that is"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_line_of_the_last_use_that_is_not_known_is_not_made_up() {
+        let statement = Holder {
+            last_used_by: None,
+            in_transaction: true,
+            polled_ago: Some(Duration::from_secs(41)),
+            ..used(91)
+        };
+        let text = remedy(&statement, &[]).expect("it awaits something");
+        assert!(
+            text.starts_with("it awaits something after its last use that is not"),
+            "{text}"
+        );
     }
 
     #[test]

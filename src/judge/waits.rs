@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::words::{cycle, nesting, on_the_way_back, saturated, site_of_waiter, sites};
+use super::words::{
+    Places, cycle, nesting, on_the_way_back, saturated, site_of_waiter, sites, unexplained,
+};
 use crate::clock::span;
 use crate::finding::{Cause, CauseKind};
 use crate::registry::{Activity, Holder, HolderId, Phase, PoolInfo, Snapshot, Waiter};
@@ -18,6 +20,9 @@ const STRANDED: Duration = Duration::from_millis(250);
 const UNTRACKED: Duration = Duration::from_secs(1);
 /// The same where the raw pool is in somebody's hands.
 const RAW: Duration = Duration::from_millis(400);
+
+/// One look tells nothing of how long something takes.
+const LOOKED: Duration = Duration::from_millis(10);
 
 /// What is known besides the snapshot.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +65,39 @@ pub(crate) struct Deadlock {
     pub(crate) still_for: Duration,
 }
 
+impl Places {
+    fn of(pool: &PoolInfo, evidence: &Evidence) -> Self {
+        let status = &pool.status;
+        let out = status.held.saturating_add(status.returning);
+        Self {
+            free: status.max.saturating_sub(out),
+            in_progress: status.in_progress,
+            in_progress_for: evidence
+                .in_progress
+                .filter(|(low, time)| *low > 0 && *time >= LOOKED)
+                .map(|(_, time)| time),
+        }
+    }
+}
+
+/// What is known of the pool, to be said where there is no cause.
+pub(crate) fn without_a_cause(pool: &PoolInfo, evidence: &Evidence) -> String {
+    unexplained(&Places::of(pool, evidence), &evidence.connecting)
+}
+
+/// Whether what is out can be what somebody waits for: most of the pool is out, and no place is to be
+/// had. A place that was granted, or is being opened or tested, is nobody's to take.
+fn is_out(pool: &PoolInfo, waiters: &[&Waiter]) -> bool {
+    let status = &pool.status;
+    let out = status.held.saturating_add(status.returning);
+    let granted = waiters.iter().filter(|waiter| waiter.woken_ago.is_some());
+    let granted = u32::try_from(granted.count()).unwrap_or(u32::MAX);
+    let taken = out
+        .saturating_add(status.in_progress)
+        .saturating_add(granted);
+    taken >= status.max && out.saturating_mul(2) > status.max
+}
+
 /// Why the pool is exhausted, the largest share first.
 pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) -> Vec<Cause> {
     let in_phase = |phase: Phase| -> Vec<&Holder> {
@@ -75,6 +113,9 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         .iter()
         .filter(|waiter| waiter.pool_id == pool.id)
         .collect();
+    let places = Places::of(pool, evidence);
+    let is_out = is_out(pool, &waiters);
+    let fails = matches!(evidence.connecting, Connecting::Fails(_));
     let mut causes = Vec::new();
     let mut cause = |kind, share: usize, detail: String| {
         causes.push(Cause {
@@ -116,7 +157,8 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
     let (overdue, young): (Vec<&Holder>, Vec<&Holder>) =
         rest.into_iter().partition(|holder| holder.overdue);
     let leaked = in_phase(Phase::LeakedOnPurpose);
-    if !overdue.is_empty() || !leaked.is_empty() {
+    // With places left they explain it only where no other connection can be had.
+    if (is_out || fails) && !(overdue.is_empty() && leaked.is_empty()) {
         let detail = [
             (!overdue.is_empty()).then(|| format!("held past the threshold, {}", sites(&overdue))),
             (!leaked.is_empty()).then(|| format!("given away with leak(), {}", sites(&leaked))),
@@ -128,15 +170,15 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
             detail.join("; "),
         );
     }
-    if !young.is_empty() && evidence.stalled.is_none() {
+    if is_out && !young.is_empty() && evidence.stalled.is_none() {
         cause(
             CauseKind::Saturated,
             young.len(),
-            saturated(pool, &young, &snapshot.totals, &waiters),
+            saturated(pool, &young, &snapshot.totals, &waiters, &places),
         );
     }
     let status = &pool.status;
-    if status.returning > 0 {
+    if is_out && status.returning > 0 {
         cause(
             CauseKind::Returning,
             status.returning as usize,
@@ -174,8 +216,13 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
         // The server is known to answer, so opening one does not take that long.
         Connecting::Works if looked_for >= UNTRACKED => low,
         Connecting::Works if !may_be_raw && low > 0 => {
-            let detail = "being opened or tested; an attempt of ours to connect came through";
-            cause(CauseKind::Connecting, low as usize, detail.to_string());
+            let time = match places.in_progress_for {
+                Some(time) => format!(" for {} at least", span(time)),
+                None => String::new(),
+            };
+            let detail =
+                format!("being opened or tested{time}; an attempt of ours to connect came through");
+            cause(CauseKind::Connecting, low as usize, detail);
             0
         }
         Connecting::Works | Connecting::NotTried => 0,
@@ -197,6 +244,8 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
     causes.sort_by_key(|cause| {
         (
             cause.kind != CauseKind::Stalled,
+            // What is out is not why there are places that nobody gets.
+            !is_out && matches!(cause.kind, CauseKind::Overdue | CauseKind::Nested),
             std::cmp::Reverse(cause.share),
             cause.kind,
         )
@@ -235,4 +284,190 @@ fn waits_for_another<'a>(
         .copied()
         .filter(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
         .find(|waiter| is_left_alone_since(waiter))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::registry::PoolStatus;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pool(held: u32, returning: u32, max: u32, in_progress: u32) -> PoolInfo {
+        PoolInfo {
+            id: 1,
+            name: "shop".into(),
+            status: PoolStatus {
+                held,
+                returning,
+                waiting: 2,
+                max,
+                size: held + returning + in_progress,
+                in_progress,
+                ..PoolStatus::default()
+            },
+            ..PoolInfo::default()
+        }
+    }
+
+    fn working() -> Holder {
+        Holder {
+            activity: Activity::InFlight {
+                since: SystemTime::UNIX_EPOCH,
+            },
+            uses: 1,
+            ..Holder::harmless()
+        }
+    }
+
+    fn returning() -> Holder {
+        Holder {
+            phase: Phase::Returning,
+            returning_for: Some(Duration::from_micros(362)),
+            ..Holder::harmless()
+        }
+    }
+
+    fn seen(pool: &PoolInfo, holders: Vec<Holder>, evidence: &Evidence) -> Vec<Cause> {
+        let snapshot = Snapshot {
+            holders,
+            waiters: Vec::new(),
+            pools: vec![pool.clone()],
+            totals: Vec::new(),
+            closings: Vec::new(),
+            dropped: 0,
+        };
+        causes(pool, &snapshot, evidence)
+    }
+
+    fn only(causes: &[Cause]) -> (CauseKind, &str) {
+        match causes {
+            [cause] => (cause.kind, &cause.detail),
+            others => panic!("{others:?}"),
+        }
+    }
+
+    #[test]
+    fn a_full_pool_whose_holders_work_is_small() {
+        let holders = vec![working(), working(), Holder::harmless()];
+        let causes = seen(&pool(3, 0, 3, 0), holders, &Evidence::default());
+        let (kind, detail) = only(&causes);
+        assert_eq!(kind, CauseKind::Saturated);
+        assert_eq!(
+            detail,
+            "2 young holders at work, 1 on which no statement runs, taken at src/repo.rs:88:31 (1), \
+             the oldest 0 µs ago: the pool is small for this load, or its statements are slow"
+        );
+    }
+
+    #[test]
+    fn a_full_pool_whose_young_holders_do_nothing_is_not_called_small() {
+        let idle = Holder {
+            held_for: SECOND * 3,
+            ..Holder::harmless()
+        };
+        let holders = vec![idle.clone(), idle];
+        let causes = seen(&pool(2, 0, 2, 0), holders, &Evidence::default());
+        assert_eq!(
+            only(&causes),
+            (
+                CauseKind::Saturated,
+                "2 young holders on which no statement runs, taken at src/repo.rs:88:31 (2), the \
+                 oldest 3.0 s ago; not past the threshold yet"
+            )
+        );
+    }
+
+    #[test]
+    fn one_that_works_beside_one_that_does_not_makes_no_pool_small() {
+        let holders = vec![working(), Holder::harmless()];
+        let causes = seen(&pool(2, 0, 2, 0), holders, &Evidence::default());
+        let (_, detail) = only(&causes);
+        assert!(!detail.contains("small"), "{detail}");
+        assert!(detail.contains("no statement runs"), "{detail}");
+        assert!(detail.contains("1 at work"), "{detail}");
+    }
+
+    #[test]
+    fn what_is_out_of_a_pool_with_places_left_is_no_cause() {
+        let cases = [
+            (pool(1, 0, 5, 0), vec![working()]),
+            (pool(1, 0, 5, 2), vec![working()]),
+            (pool(0, 1, 5, 0), vec![returning()]),
+            (
+                pool(1, 0, 5, 0),
+                vec![Holder {
+                    overdue: true,
+                    ..Holder::harmless()
+                }],
+            ),
+        ];
+        for (pool, holders) in cases {
+            let causes = seen(&pool, holders, &Evidence::default());
+            assert!(causes.is_empty(), "{causes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_a_pool_without_places_is_a_cause() {
+        let kinds = |pool: &PoolInfo, holders| -> Vec<CauseKind> {
+            let causes = seen(pool, holders, &Evidence::default());
+            causes.iter().map(|cause| cause.kind).collect()
+        };
+        assert_eq!(
+            kinds(&pool(0, 1, 1, 0), vec![returning()]),
+            [CauseKind::Returning]
+        );
+        let overdue = Holder {
+            overdue: true,
+            ..Holder::harmless()
+        };
+        assert_eq!(
+            kinds(&pool(1, 0, 1, 0), vec![overdue]),
+            [CauseKind::Overdue]
+        );
+        // The last one is being tested: it is nobody's to take.
+        let busy = pool(2, 0, 3, 1);
+        let causes = seen(&busy, vec![working(), working()], &Evidence::default());
+        let (kind, detail) = only(&causes);
+        assert_eq!(kind, CauseKind::Saturated);
+        assert_eq!(
+            detail,
+            "2 young holders at work; no place is free, 1 in the opening or test"
+        );
+    }
+
+    #[test]
+    fn what_is_known_is_said_where_there_is_no_cause() {
+        let mut evidence = Evidence::default();
+        assert_eq!(
+            without_a_cause(&pool(0, 0, 5, 0), &evidence),
+            "nothing that leaktrace sees explains it: 5 places are free, none in the opening or test"
+        );
+        evidence.connecting = Connecting::Works;
+        evidence.in_progress = Some((2, SECOND));
+        assert_eq!(
+            without_a_cause(&pool(1, 1, 5, 2), &evidence),
+            "nothing that leaktrace sees explains it: 1 place is free, 2 in the opening or test for \
+             1.0 s at least; an attempt of ours to connect came through"
+        );
+    }
+
+    #[test]
+    fn what_is_being_opened_says_since_when() {
+        let evidence = Evidence {
+            connecting: Connecting::Works,
+            in_progress: Some((2, SECOND / 2)),
+            ..Evidence::default()
+        };
+        let causes = seen(&pool(1, 0, 5, 2), vec![working()], &evidence);
+        let (kind, detail) = only(&causes);
+        assert_eq!(kind, CauseKind::Connecting);
+        assert_eq!(
+            detail,
+            "being opened or tested for 500 ms at least; an attempt of ours to connect came through"
+        );
+    }
 }

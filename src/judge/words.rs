@@ -3,12 +3,15 @@
 //! Responsible for one line each: who, where, how many. Not responsible for telling causes apart
 //! (`waits`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
 
-use super::waits::Deadlock;
+use super::waits::{Connecting, Deadlock};
 use crate::clock::span;
 use crate::registry::{Activity, Holder, Owner, Phase, PoolInfo, SiteTotal, Snapshot, Waiter};
-use crate::site::Location;
+use crate::site::{Location, text::escape_text};
 
 pub(super) fn cycle(held: &[&Holder], snapshot: &Snapshot, deadlock: Deadlock) -> String {
     const SHOWN: usize = 4;
@@ -105,13 +108,20 @@ pub(super) fn site_of_waiter(waiter: &Waiter) -> String {
 fn place(line: Option<&Location>, sql: Option<&str>) -> String {
     match (line, sql) {
         (Some(line), _) => line.to_string(),
-        (None, Some(sql)) => sql.chars().take(60).collect(),
+        (None, Some(sql)) => cut(sql).into_owned(),
         (None, None) => "a pooled statement".to_string(),
     }
 }
 
-/// The lines that hold most of them.
+/// The lines that hold most of them, and for how long.
 pub(super) fn sites(holders: &[&Holder]) -> String {
+    let oldest = holders.iter().map(|holder| holder.held_for).max();
+    let oldest = span(oldest.unwrap_or_default());
+    format!("the oldest for {oldest}: {}", taken_at(holders))
+}
+
+/// The lines that hold most of them, each with a count.
+fn taken_at(holders: &[&Holder]) -> String {
     const SHOWN: usize = 3;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for holder in holders {
@@ -125,12 +135,7 @@ pub(super) fn sites(holders: &[&Holder]) -> String {
         .take(SHOWN)
         .map(|(site, count)| format!("{site} ({count})"))
         .collect();
-    let oldest = holders
-        .iter()
-        .map(|holder| holder.held_for)
-        .max()
-        .unwrap_or_default();
-    format!("the oldest for {}: {}", span(oldest), shown.join(", "))
+    shown.join(", ")
 }
 
 pub(super) fn on_the_way_back(returning: &[&Holder]) -> String {
@@ -141,9 +146,104 @@ pub(super) fn on_the_way_back(returning: &[&Holder]) -> String {
         text += &format!(", the oldest for {}", span(age));
     }
     if let Some(sql) = oldest.and_then(|holder| holder.last_sql.as_deref()) {
-        text += &format!(", e.g. after {}", sql.chars().take(60).collect::<String>());
+        text += &format!(", e.g. after {}", cut(sql));
     }
     text
+}
+
+/// As much of a statement as stands among other words.
+pub(crate) fn cut(sql: &str) -> Cow<'_, str> {
+    escape_text(sql, 60)
+}
+
+fn holders(count: usize) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} young holder{s}")
+}
+
+/// What the young holders do. The pool is called small only when it is full and most of them work.
+fn at_work(young: &[&Holder], places: &Places) -> String {
+    let (idle, rest): (Vec<&Holder>, Vec<&Holder>) = young
+        .iter()
+        .copied()
+        .partition(|holder| holder.waits_for_its_owner());
+    let unseen = rest
+        .iter()
+        .filter(|holder| matches!(holder.activity, Activity::Unknown { .. }))
+        .count();
+    let working = rest.len() - unseen;
+    let mut parts = Vec::new();
+    let mut add = |count: usize, doing: String| {
+        let who = match parts.is_empty() {
+            true => holders(count),
+            false => count.to_string(),
+        };
+        if count > 0 {
+            parts.push(format!("{who} {doing}"));
+        }
+    };
+    let resting = || {
+        let oldest = idle.iter().map(|holder| holder.held_for).max();
+        format!(
+            "on which no statement runs, taken at {}, the oldest {} ago",
+            taken_at(&idle),
+            span(oldest.unwrap_or_default())
+        )
+    };
+    let is_busy = working * 2 > young.len();
+    if is_busy {
+        add(working, "at work".to_string());
+        add(idle.len(), resting());
+    } else {
+        add(idle.len(), resting());
+        add(working, "at work".to_string());
+    }
+    add(unseen, "lent raw, where what runs was not seen".to_string());
+    let parts = parts.join(", ");
+    match (is_busy, places.free) {
+        (true, 0) => {
+            format!("{parts}: the pool is small for this load, or its statements are slow")
+        }
+        (true, _) => format!("{parts}; {places}"),
+        (false, _) => format!("{parts}; not past the threshold yet"),
+    }
+}
+
+/// What of a pool is not out, as it was seen while somebody waited.
+pub(super) struct Places {
+    /// Neither held nor on the way back.
+    pub(super) free: u32,
+    /// How many of those are being opened or tested, or used past leaktrace.
+    pub(super) in_progress: u32,
+    /// For how long at least one was at every look.
+    pub(super) in_progress_for: Option<Duration>,
+}
+
+impl fmt::Display for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.free.saturating_sub(self.in_progress) {
+            0 => f.write_str("no place is free")?,
+            1 => f.write_str("1 place is free")?,
+            free => write!(f, "{free} places are free")?,
+        }
+        match self.in_progress {
+            0 => f.write_str(", none in the opening or test")?,
+            count => write!(f, ", {count} in the opening or test")?,
+        }
+        match self.in_progress_for {
+            Some(time) => write!(f, " for {} at least", span(time)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The honest sentence where there is no cause.
+pub(super) fn unexplained(places: &Places, connecting: &Connecting) -> String {
+    let attempt = match connecting {
+        Connecting::Works => "; an attempt of ours to connect came through",
+        Connecting::NotTried | Connecting::Fails(_) => "",
+    };
+    format!("nothing that leaktrace sees explains it: {places}{attempt}")
 }
 
 pub(super) fn saturated(
@@ -151,40 +251,12 @@ pub(super) fn saturated(
     young: &[&Holder],
     totals: &[SiteTotal],
     waiters: &[&Waiter],
+    places: &Places,
 ) -> String {
-    let unseen = young
-        .iter()
-        .filter(|holder| matches!(holder.activity, Activity::Unknown { .. }))
-        .count();
-    let idle: Vec<&Holder> = young
-        .iter()
-        .copied()
-        .filter(|holder| holder.waits_for_its_owner())
-        .collect();
-    let working = young.len() - unseen - idle.len();
-    let mut text = match (idle.is_empty(), unseen) {
-        (true, 0) => {
-            "young and working: the pool is small for this load, or its statements are slow"
-                .to_string()
-        }
-        _ => {
-            let mut parts = vec![format!("young: {working} working")];
-            if !idle.is_empty() {
-                let sites = sites(&idle);
-                parts.push(format!(
-                    "{} on which no statement runs, {sites}",
-                    idle.len()
-                ));
-            }
-            if unseen > 0 {
-                parts.push(format!("{unseen} lent raw, where what runs was not seen"));
-            }
-            parts.join(", ")
-        }
-    };
+    let mut text = at_work(young, places);
     let top: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool_id == pool.id)
+        .filter(|total| total.pool_id == pool.id && total.is_worth_showing())
         .take(3)
         .map(|total| {
             let site = place(total.acquired_by.as_ref(), total.sql.as_deref());

@@ -7,11 +7,13 @@ use http::Request;
 use super::layer::Settings;
 use super::route;
 use crate::config::Detail;
+use crate::monitor::Listed;
 use crate::scope::{OnUnwind, Outcome, Scope};
 
 /// The account of one request: its drop ends it as cancelled, unless it ended before.
 pub(super) struct Account {
     scope: Scope,
+    listed: Listed,
     settings: Arc<Settings>,
 }
 
@@ -22,22 +24,22 @@ impl Account {
         if settings.monitor.detail() == Detail::Off {
             return None;
         }
-        let name = route::Name::of(request, settings.route_of);
+        let name = route::name(request, settings.route_of);
         if let Some(outer) = Scope::current().filter(Scope::is_of_request) {
             // A layer around the router and one inside it see the same request, the inner one with
             // a better view of its route.
-            if outer.name() == name.text {
+            if outer.name() == name.as_str() {
                 return None;
             }
-            if outer.name() == route::unmatched(request.method()) {
-                outer.learn_name(name.text);
+            if outer.name() == route::unmatched(request.method()).as_str() {
+                outer.learn_name(&name);
                 return None;
             }
         }
         let request_id = route::request_id(request.headers(), &settings.request_id_header);
-        let scope = Scope::of_request(name.text, request_id, settings.grace);
-        settings.monitor.request_started(&scope);
+        let scope = Scope::of_request(name, request_id, settings.grace);
         Some(Self {
+            listed: settings.monitor.request_started(&scope),
             scope,
             settings: Arc::clone(settings),
         })
@@ -54,7 +56,8 @@ impl Account {
     /// Records how the request ended; only the first call counts.
     pub(super) fn end(&self, outcome: Outcome) {
         if self.scope.end_now(outcome) {
-            self.settings.monitor.request_ended(&self.scope, outcome);
+            let monitor = &self.settings.monitor;
+            monitor.request_ended(self.listed, &self.scope, outcome);
         }
     }
 

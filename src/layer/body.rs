@@ -92,7 +92,7 @@ impl<R: Body> Body for ScopeBody<R> {
         };
         let polled = {
             let _on_unwind = account.on_unwind();
-            let _entered = account.scope().enter();
+            let _entered = account.scope().enter_until_ended();
             inner.as_mut().poll_frame(cx)
         };
         match &polled {

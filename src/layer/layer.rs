@@ -18,8 +18,9 @@ use crate::monitor::Monitor;
 /// route the name is `GET (unmatched)`.
 ///
 /// # Cost
-/// At [`Detail::Off`](crate::Detail::Off) one atomic load for a request. Otherwise two or three
-/// small allocations, and one clock read for each poll of the response and of its body.
+/// At [`Detail::Off`](crate::Detail::Off) one atomic load for a request. Otherwise one allocation,
+/// another for a request id or a long route, and one clock read for each poll of the response and of
+/// its body.
 ///
 /// # Examples
 /// ```

@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::layer::RouteOf;
+use crate::scope::Name;
 use crate::site::text;
 
 /// Where the route is found unless the user says otherwise.
@@ -27,39 +28,26 @@ fn matched_path(_: &http::Extensions) -> Option<&str> {
 const LONGEST_GRPC_PATH: usize = 200;
 
 /// The name of a scope: `POST /orders/{id}`.
-pub(super) struct Name {
-    pub(super) text: String,
-}
-
-impl Name {
-    pub(super) fn of<B>(request: &Request<B>, route_of: RouteOf) -> Self {
-        let route = match route_of(request.extensions()) {
-            // tonic's own router matches a whole service; the call is in the path.
-            Some(route) => grpc_path(request)
-                .filter(|path| is_service_of(route, path))
-                .or(Some(route)),
-            None => grpc_path(request),
-        };
-        Self {
-            text: joined(request.method(), route.unwrap_or(UNMATCHED)),
-        }
-    }
+pub(super) fn name<B>(request: &Request<B>, route_of: RouteOf) -> Name {
+    let route = match route_of(request.extensions()) {
+        // tonic's own router matches a whole service; the call is in the path.
+        Some(route) => grpc_path(request)
+            .filter(|path| is_service_of(route, path))
+            .or(Some(route)),
+        None => grpc_path(request),
+    };
+    joined(request.method(), route.unwrap_or(UNMATCHED))
 }
 
 const UNMATCHED: &str = "(unmatched)";
 
 /// The name of a request whose route is not known.
-pub(super) fn unmatched(method: &Method) -> String {
+pub(super) fn unmatched(method: &Method) -> Name {
     joined(method, UNMATCHED)
 }
 
-fn joined(method: &Method, route: &str) -> String {
-    let method = shown(method);
-    let mut text = String::with_capacity(method.len() + 1 + route.len());
-    text.push_str(method);
-    text.push(' ');
-    text.push_str(route);
-    text
+fn joined(method: &Method, route: &str) -> Name {
+    Name::of(&[shown(method), " ", route])
 }
 
 fn shown(method: &Method) -> &'static str {
@@ -135,7 +123,7 @@ mod tests {
     }
 
     fn name(request: &Request<()>, route_of: RouteOf) -> String {
-        Name::of(request, route_of).text
+        super::name(request, route_of).as_str().to_string()
     }
 
     #[test]

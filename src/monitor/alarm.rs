@@ -11,7 +11,7 @@ use super::Monitor;
 use super::witness::{NEWS, is_worth_asking};
 use crate::clock::{Moment, span, time_of_day};
 use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting};
+use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting, without_a_cause};
 use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Repeats, Stage};
 
@@ -118,7 +118,14 @@ pub(super) fn finding(alarm: Alarm) -> Finding {
         failed,
     } = alarm;
     let causes = causes(&pool, &snapshot, &evidence);
-    let headline = headline(&pool, stage, failed.as_ref(), &causes);
+    let unexplained = causes.is_empty().then(|| without_a_cause(&pool, &evidence));
+    let headline = headline(
+        &pool,
+        stage,
+        failed.as_ref(),
+        &causes,
+        unexplained.as_deref(),
+    );
     let mut waiters = snapshot.waiters;
     waiters.retain(|waiter| waiter.pool_id == pool.id);
     let count = waiters.len() as u64;
@@ -137,6 +144,7 @@ pub(super) fn finding(alarm: Alarm) -> Finding {
         waiters,
         totals: snapshot.totals,
         causes,
+        unexplained,
         count: count.max(1),
         ..Finding::new(id, Kind::Exhausted, &pool, headline)
     }
@@ -147,6 +155,7 @@ pub(super) fn headline(
     stage: Stage,
     failed: Option<&Waiter>,
     causes: &[Cause],
+    unexplained: Option<&str>,
 ) -> String {
     let mut line = format!("pool \"{}\" exhausted: ", pool.name);
     if let Some(failed) = failed {
@@ -171,18 +180,34 @@ pub(super) fn headline(
     if !shares.is_empty() {
         line += &format!(" · {}", shares.join(", "));
     }
-    if let Some(first) = causes.first() {
-        line += &format!(": {}", first.detail);
+    match (causes.first(), unexplained) {
+        (Some(first), _) => line += &format!(": {}", first.detail),
+        (None, Some(words)) => line += &format!(" · {words}"),
+        (None, None) => {}
     }
     line
 }
 
+fn failures(count: u64) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} acquire{s} failed")
+}
+
 pub(super) fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
-    let headline = format!(
-        "pool \"{}\" is no longer exhausted, after {}; {timeouts} acquires failed",
-        pool.name,
-        span(lasted)
-    );
+    let (name, status) = (&pool.name, &pool.status);
+    let lasted = span(lasted);
+    let out = status.held.saturating_add(status.returning);
+    let end = if out < status.max {
+        format!("pool \"{name}\" is no longer exhausted, after {lasted}")
+    } else {
+        // Nobody got anything: those who waited are gone.
+        let long = if status.waiting > 0 { " for long" } else { "" };
+        format!(
+            "nobody waits{long} for pool \"{name}\" any more, after {lasted}; {out}/{} are still out",
+            status.max
+        )
+    };
+    let headline = format!("{end}; {}", failures(timeouts));
     Finding {
         severity: Severity::Info,
         count: timeouts,
@@ -196,13 +221,79 @@ pub(super) fn repeated(pool: &PoolInfo, repeats: &Repeats) -> Finding {
     } = repeats;
     let times = if *episodes == 1 { "time" } else { "times" };
     let headline = format!(
-        "pool \"{}\" was exhausted {episodes} more {times} since {}, as reported before and therefore not one by one; {timeouts} acquires failed",
+        "pool \"{}\" was exhausted {episodes} more {times} since {}, as reported before and therefore not one by one; {}",
         pool.name,
         time_of_day(repeats.since.wall()),
+        failures(*timeouts),
     );
     Finding {
         severity: Severity::Info,
         count: *timeouts,
         ..Finding::new(repeats.finding, Kind::Exhausted, pool, headline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::PoolStatus;
+
+    fn pool(held: u32, waiting: u32) -> PoolInfo {
+        PoolInfo {
+            id: 1,
+            name: "shop".into(),
+            status: PoolStatus {
+                held,
+                waiting,
+                max: 5,
+                size: 5,
+                idle: 5 - held,
+                ..PoolStatus::default()
+            },
+            ..PoolInfo::default()
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_episode_says_whether_anything_came_back() {
+        let said = |pool: &PoolInfo, timeouts| {
+            let lasted = Duration::from_millis(5500);
+            ended(pool, FindingId(1), lasted, timeouts).headline
+        };
+        assert_eq!(
+            said(&pool(2, 0), 1),
+            "pool \"shop\" is no longer exhausted, after 5.5 s; 1 acquire failed"
+        );
+        assert_eq!(
+            said(&pool(5, 0), 2),
+            "nobody waits for pool \"shop\" any more, after 5.5 s; 5/5 are still out; 2 acquires failed"
+        );
+        assert_eq!(
+            said(&pool(5, 1), 0),
+            "nobody waits for long for pool \"shop\" any more, after 5.5 s; 5/5 are still out; 0 acquires failed"
+        );
+    }
+
+    #[test]
+    fn a_failure_without_a_cause_says_what_is_known() {
+        let alarm = Alarm {
+            id: FindingId(1),
+            stage: Stage::TimedOut,
+            pool: pool(0, 2),
+            snapshot: Snapshot {
+                holders: Vec::new(),
+                waiters: Vec::new(),
+                pools: Vec::new(),
+                totals: Vec::new(),
+                closings: Vec::new(),
+                dropped: 0,
+            },
+            evidence: Evidence::default(),
+            failed: None,
+        };
+        let finding = finding(alarm);
+        let words = "nothing that leaktrace sees explains it: 5 places are free";
+        assert!(finding.headline.contains(words), "{finding}");
+        assert_eq!(finding.to_string().matches(words).count(), 2, "{finding}");
     }
 }

@@ -17,7 +17,7 @@ use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
-use crate::judge::{Connecting, causes, stuck, suspects_connecting};
+use crate::judge::{Connecting, causes, stuck, suspects_connecting, without_a_cause};
 use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 
@@ -285,7 +285,9 @@ impl Monitor {
             self.0.watchdog.wake_now();
             return;
         }
-        let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes);
+        let unexplained = causes.is_empty().then(|| without_a_cause(&pool, &evidence));
+        let unexplained = unexplained.as_deref();
+        let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes, unexplained);
         // Here, in the caller's span: its trace leads to the finding.
         event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
         self.alarm(

@@ -12,6 +12,7 @@ mod records;
 mod requests;
 mod scan;
 mod stall;
+mod under_way;
 mod witness;
 
 use std::collections::HashMap;
@@ -19,12 +20,13 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use dashmap::DashMap;
-
 use self::exhaustion::Exhaustion;
 pub use self::requests::CancelCounts;
 use self::requests::Cuts;
 use self::stall::Heed;
+#[cfg(feature = "tower")]
+pub(crate) use self::under_way::Listed;
+use self::under_way::UnderWay;
 use self::witness::Questions;
 use crate::clock::{Moment, Stops, uptime};
 use crate::config::{Config, ConfigError, Detail, Threshold, from_environment};
@@ -35,7 +37,7 @@ use crate::registry::{
     Waiter,
 };
 use crate::report::{Group, Report, group};
-use crate::scope::{Counters, Scope};
+use crate::scope::Counters;
 use crate::sink::{Door, FindingSink, Reporter, Voice};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, Ordering};
@@ -69,8 +71,7 @@ struct Inner {
     stops: Mutex<Stops>,
     requests: Counters,
     cut: Cuts,
-    /// Requests under way, for whatever blocks the runtime without holding anything.
-    scopes: DashMap<u64, Scope>,
+    under_way: UnderWay,
     exhaustion: Mutex<Exhaustion>,
     questions: Mutex<Questions>,
     suspects: Mutex<Vec<endings::Suspect>>,
@@ -136,7 +137,7 @@ impl Monitor {
             stops: Mutex::default(),
             requests: Counters::default(),
             cut: Cuts::default(),
-            scopes: DashMap::new(),
+            under_way: UnderWay::new(),
             exhaustion: Mutex::default(),
             questions: Mutex::default(),
             suspects: Mutex::default(),

@@ -2,6 +2,8 @@
 //!
 //! Responsible for counting. Not responsible for noticing an end: the layer does that.
 
+#[cfg(feature = "tower")]
+use super::Listed;
 use super::Monitor;
 #[cfg(feature = "tower")]
 use crate::registry::Cut;
@@ -81,13 +83,13 @@ impl Monitor {
     }
 
     #[cfg(feature = "tower")]
-    pub(crate) fn request_started(&self, scope: &Scope) {
-        self.0.scopes.insert(scope.id(), scope.clone());
+    pub(crate) fn request_started(&self, scope: &Scope) -> Listed {
+        self.0.under_way.enter(scope)
     }
 
     #[cfg(feature = "tower")]
-    pub(crate) fn request_ended(&self, scope: &Scope, outcome: Outcome) {
-        self.0.scopes.remove(&scope.id());
+    pub(crate) fn request_ended(&self, listed: Listed, scope: &Scope, outcome: Outcome) {
+        self.0.under_way.leave(listed, scope);
         self.0.requests.count(outcome);
         if outcome == Outcome::Cancelled {
             // What it holds is still there: it is dropped after this.

@@ -107,7 +107,7 @@ impl Monitor {
             return Runtime::Silent;
         }
         // The requests of this monitor, the jobs on this runtime, and whatever carries either of them.
-        let mut scopes: Vec<Scope> = self.0.scopes.iter().map(|scope| scope.clone()).collect();
+        let mut scopes: Vec<Scope> = self.0.under_way.list();
         if let Some(runtime) = pool.runtime() {
             scopes.extend(inside_a_poll(runtime.id()));
         }

@@ -249,7 +249,7 @@ impl<DB: Database> Pool<DB> {
             let mut tx = begin.await?;
             match work(&mut tx).await {
                 Ok(value) => {
-                    tx.commit().await?;
+                    tx.commit_unnamed().await?;
                     Ok(value)
                 }
                 Err(error) => {

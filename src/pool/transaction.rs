@@ -31,6 +31,8 @@ pub struct Transaction<'c, DB: Database> {
     state: State,
     /// How many levels were open before this one.
     outer: usize,
+    /// The line that commits.
+    committed_by: Option<CallSite>,
 }
 
 enum Bound<'c, DB: Database> {
@@ -73,6 +75,7 @@ impl<'c, DB: Database> Transaction<'c, DB> {
             conn,
             state: State::Beginning,
             outer,
+            committed_by: None,
         };
         if tx.conn.is_doomed() {
             tx.state = State::Ended;
@@ -137,7 +140,14 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     /// # Cancel safety
     /// Not cancel safe, as no commit is: dropped in flight, the data may or may not be there. The
     /// next borrower's connection is clean in either case.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    #[track_caller]
+    pub fn commit(mut self) -> impl Future<Output = Result<(), Error>> {
+        self.committed_by = Some(CallSite::caller());
+        self.commit_unnamed()
+    }
+
+    /// The same, on behalf of a line that is not known.
+    pub(super) async fn commit_unnamed(mut self) -> Result<(), Error> {
         if self.is_lost().await? {
             return Err(DoomedTransaction::error());
         }

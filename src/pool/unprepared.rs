@@ -187,7 +187,7 @@ where
 
 async fn end<DB: Database>(tx: Transaction<'_, DB>, failed: Option<Error>) -> Result<(), Error> {
     match failed {
-        None => tx.commit().await,
+        None => tx.commit_unnamed().await,
         Some(error) => {
             // The error of the statement tells more than one of the rollback.
             let _ = tx.rollback().await;

@@ -20,6 +20,11 @@ impl Monitor {
     /// Watching the same sqlx pool twice yields the same record, with the first name. A name that
     /// another pool of this monitor has gets a number.
     ///
+    /// Hooks cannot be added to a finished pool, so what they bring is left to
+    /// [`PoolOptions::new`](crate::PoolOptions::new): which backend a connection has is not learned,
+    /// the server is not asked what a holder does or who blocks it, a stuck return is not cancelled
+    /// there by its pid, and every acquire tests its connection as sqlx does (no `alive_bypass`).
+    ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
     /// # #[tokio::main(flavor = "current_thread")]

@@ -46,17 +46,26 @@ fn send<DB: Database>(checkout: Checkout<DB>, conduct: Conduct) -> Option<JoinHa
 
 /// # Cancel safety
 /// Dropped at any point, the connection is closed and its permit goes back.
-async fn walk<DB: Database>(mut checkout: Checkout<DB>, conduct: Conduct) {
-    let parts = checkout.parts();
-    let cell = parts.lease.cell();
-    cell.pool.runtime_is_here();
-    let mut home = pin!(go_home(parts, conduct));
-    // Ends, and with it the connection, when the watchdog gives this return up.
-    poll_fn(|cx| match cell.is_given_up(cx) {
-        true => Poll::Ready(()),
-        false => home.as_mut().poll(cx),
-    })
-    .await;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps room for the checkout twice, and each byte of a task is copied"
+)]
+fn walk<DB: Database>(
+    mut checkout: Checkout<DB>,
+    conduct: Conduct,
+) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let parts = checkout.parts();
+        let cell = parts.lease.cell();
+        cell.pool.runtime_is_here();
+        let mut home = pin!(go_home(parts, conduct));
+        // Ends, and with it the connection, when the watchdog gives this return up.
+        poll_fn(|cx| match cell.is_given_up(cx) {
+            true => Poll::Ready(()),
+            false => home.as_mut().poll(cx),
+        })
+        .await;
+    }
 }
 
 /// Straight to sqlx where nothing is to be settled. The rest is boxed: it is large, and rare.

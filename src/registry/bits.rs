@@ -9,12 +9,12 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 ///
 /// Nobody but its owner clears a bit, so a thing has one owner at a time, and what one owner did to
 /// it is seen by the next.
-pub(super) struct Bits(Box<[AtomicU64]>);
+pub(crate) struct Bits(Box<[AtomicU64]>);
 
 impl Bits {
     const WORD: usize = 64;
 
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let words = count.div_ceil(Self::WORD);
         let word = |index: usize| {
             // The bits beyond the end are taken for good.
@@ -25,7 +25,7 @@ impl Bits {
     }
 
     /// Takes the first one that is free.
-    pub(super) fn take(&self) -> Option<usize> {
+    pub(crate) fn take(&self) -> Option<usize> {
         for (index, word) in self.0.iter().enumerate() {
             let mut seen = word.load(Ordering::Relaxed);
             while seen != !0 {
@@ -42,7 +42,7 @@ impl Bits {
     }
 
     /// Gives one back that [`Bits::take`] answered.
-    pub(super) fn give_back(&self, index: usize) {
+    pub(crate) fn give_back(&self, index: usize) {
         let bit = 1_u64 << (index % Self::WORD);
         self.0[index / Self::WORD].fetch_and(!bit, Ordering::Release);
     }

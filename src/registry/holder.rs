@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::locks::Blocks;
 use super::testimony::Testimony;
 use crate::scope::Scope;
 use crate::site::{Location, Stack, text};
@@ -281,6 +282,8 @@ pub struct Holder {
     pub backend: Option<i64>,
     /// What the server said of that backend, when it was asked and nothing was seen since.
     pub server: Option<Testimony>,
+    /// Who waits for a lock of it, by what the server said of them.
+    pub blocks: Option<Blocks>,
     /// Where it is on its way.
     pub phase: Phase,
     /// For how long it has been on its way back, when it is. Its last statement is what the server
@@ -391,6 +394,7 @@ impl Holder {
             in_transaction: false,
             backend: None,
             server: None,
+            blocks: None,
             phase: Phase::Held,
             returning_for: None,
             scope: None,

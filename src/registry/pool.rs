@@ -4,7 +4,7 @@
 //! sqlx keeps those, and is asked through [`Gauges`].
 
 use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -12,6 +12,8 @@ use futures_core::future::BoxFuture;
 use super::CallSiteList;
 use super::counts::Counts;
 use super::habits::Habits;
+use super::lows::Lows;
+use super::pulse::Probe;
 use super::returns::{Reached, Returns, Word};
 use super::status::{PoolInfo, PoolStatus};
 use super::tallies::Tallies;
@@ -69,6 +71,8 @@ pub(crate) struct Closing {
 pub(crate) struct PoolRecord {
     pub(crate) id: u64,
     pub(crate) name: String,
+    /// When it was first watched.
+    pub(super) since: Moment,
     gauges: Box<dyn Gauges>,
     pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
@@ -91,43 +95,9 @@ pub(crate) struct PoolRecord {
     pub(crate) returns: Returns,
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
-    probe: Mutex<Probe>,
+    pub(super) probe: Mutex<Probe>,
     /// When we last tried to connect, and what came of it. Held while we try: one at a time.
     attempted: futures_util::lock::Mutex<Option<(Moment, Result<(), String>)>>,
-}
-
-/// A task that is sent to the runtime, to see that it runs.
-#[derive(Default)]
-struct Probe {
-    /// The one under way, with a flag that says when it ran.
-    sent: Option<(Moment, Arc<AtomicBool>)>,
-    /// When the latest that ran was sent.
-    answered: Option<Moment>,
-}
-
-/// What probes say of a runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pulse {
-    /// It ran one not long ago.
-    Runs,
-    /// One is under way.
-    Asked(Duration),
-    /// One is under way for this long.
-    Late(Duration),
-}
-
-impl Pulse {
-    /// Above what a busy machine takes to schedule a task.
-    pub(crate) const LATE: Duration = Duration::from_millis(750);
-}
-
-/// Says that the probe ran, also when the runtime drops it at its end.
-struct Ran(Arc<AtomicBool>);
-
-impl Drop for Ran {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 impl PoolRecord {
@@ -135,6 +105,7 @@ impl PoolRecord {
         Self {
             id,
             name: text::escape_text(name, 100).into_owned(),
+            since: Moment::now(),
             gauges,
             counts: Counts::default(),
             unlisted: AtomicU32::new(0),
@@ -191,42 +162,6 @@ impl PoolRecord {
 
     pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
         self.runtime.lock().clone()
-    }
-
-    /// Looks at the latest probe of the runtime, and sends the next one if that has run.
-    /// An answer to a probe that was sent longer than `fresh` ago says nothing of now.
-    pub(crate) fn probe(&self, now: Moment, fresh: Duration) -> Pulse {
-        let Some(runtime) = self.runtime() else {
-            return Pulse::Runs;
-        };
-        let mut probe = self.probe.lock();
-        match &probe.sent {
-            Some((sent, ran)) if ran.load(Ordering::Acquire) => {
-                probe.answered = Some(*sent);
-                probe.sent = None;
-            }
-            Some((sent, _)) if now.since(*sent) >= Pulse::LATE => {
-                return Pulse::Late(now.since(*sent));
-            }
-            _ => {}
-        }
-        let asked_for = match &probe.sent {
-            Some((sent, _)) => now.since(*sent),
-            None => Duration::ZERO,
-        };
-        let is_fresh = probe.answered.is_some_and(|at| now.since(at) <= fresh);
-        if probe.sent.is_none() {
-            let ran = Arc::new(AtomicBool::new(false));
-            probe.sent = Some((now, Arc::clone(&ran)));
-            drop(probe);
-            let ran = Ran(ran);
-            // Not under the lock: a runtime that is gone drops the task here.
-            runtime.spawn(async move { drop(ran) });
-        }
-        match is_fresh {
-            true => Pulse::Runs,
-            false => Pulse::Asked(asked_for),
-        }
     }
 
     /// Tries to connect beside the pool, unless that was done within `interval`; then answers what
@@ -380,67 +315,5 @@ impl PoolRecord {
             counts: self.tallies.read(),
             raw_handed_out: raw.sites().map(Location::from).collect(),
         }
-    }
-}
-
-/// The lowest `in_progress` of this second and of the one before.
-///
-/// Under churn `in_progress` is above zero in most samples without any untracked use (opening and
-/// testing take time), so only what never goes away counts.
-#[derive(Debug, Default)]
-struct Lows {
-    window: Option<(Moment, u32)>,
-    before: Option<u32>,
-}
-
-impl Lows {
-    const WINDOW: Duration = Duration::from_secs(1);
-
-    fn observe(&mut self, now: Moment, sample: u32, waiting: u32) -> u32 {
-        if waiting > 0 {
-            // Whoever waits makes sqlx open and test connections.
-            *self = Self::default();
-            return 0;
-        }
-        match &mut self.window {
-            Some((start, low)) if now.since(*start) < Self::WINDOW => *low = sample.min(*low),
-            Some((_, low)) => {
-                self.before = Some(*low);
-                self.window = Some((now, sample));
-            }
-            None => self.window = Some((now, sample)),
-        }
-        self.before.map_or(0, |before| before.min(sample))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Moment {
-        Moment::from_nanos(millis * 1_000_000).expect("not zero")
-    }
-
-    #[test]
-    fn only_what_stays_for_a_second_is_untracked() {
-        let mut lows = Lows::default();
-        assert_eq!(lows.observe(at(1), 3, 0), 0, "just seen");
-        assert_eq!(lows.observe(at(500), 2, 0), 0);
-        assert_eq!(
-            lows.observe(at(1100), 3, 0),
-            2,
-            "two were there all the time"
-        );
-        assert_eq!(lows.observe(at(1200), 0, 0), 0, "all gone");
-    }
-
-    #[test]
-    fn nothing_is_untracked_while_somebody_waits() {
-        let mut lows = Lows::default();
-        lows.observe(at(1), 3, 0);
-        assert_eq!(lows.observe(at(1500), 3, 1), 0);
-        assert_eq!(lows.observe(at(1600), 3, 0), 0);
-        assert_eq!(lows.observe(at(2700), 3, 0), 3);
     }
 }

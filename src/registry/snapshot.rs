@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::totals::MINUTE;
 use super::{Closing, Holder, PoolInfo, PoolRecord, Registry, Said, SiteTotal, Waiter};
 use crate::clock::{Moment, Stops};
 use crate::config::Threshold;
@@ -59,7 +60,15 @@ impl Registry {
     }
 
     pub(crate) fn add_totals(&self, snapshot: &mut Snapshot, now: Moment) {
-        snapshot.totals = self.totals.view(now, &|| self.cells().collect());
+        let pools = self.pools();
+        let could_give = |id| {
+            let pool = pools.iter().find(|pool| pool.id == id);
+            pool.map_or(Duration::ZERO, |pool| {
+                now.since(pool.since).min(MINUTE) * pool.max()
+            })
+        };
+        let cells = || self.cells().collect();
+        snapshot.totals = self.totals.view(now, &cells, &could_give);
     }
 
     /// Joins what the servers have said since these copies were made.

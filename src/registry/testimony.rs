@@ -10,8 +10,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::holder::{Activity, Holder, HolderId, Phase};
+use super::locks::{Blocker, join_locks};
 use crate::clock::{Moment, span};
-use crate::site::Location;
 use crate::sync::Mutex;
 
 /// What a server says that a backend does.
@@ -69,70 +69,6 @@ pub struct Testimony {
     pub waits_for: Option<String>,
     /// Who kept it from going on.
     pub blocked_by: Vec<Blocker>,
-}
-
-/// A backend that keeps another one from going on, by a lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Blocker {
-    /// The server's name of it.
-    pub backend: i64,
-    /// The holder of the same pool that has it.
-    pub holder: Option<HolderId>,
-    /// The line that checked that holder out.
-    pub acquired_by: Option<Location>,
-    /// The line that last used that holder.
-    pub last_used_by: Option<Location>,
-    /// The database user; of a backend that is none of this pool.
-    pub user: Option<String>,
-    /// What that backend's client calls itself.
-    pub application: Option<String>,
-    /// Its statement, masked, when the server tells it.
-    pub sql: Option<String>,
-}
-
-impl Blocker {
-    /// Of which nothing is known but its name.
-    pub(crate) fn unknown(backend: i64) -> Self {
-        Self {
-            backend,
-            holder: None,
-            acquired_by: None,
-            last_used_by: None,
-            user: None,
-            application: None,
-            sql: None,
-        }
-    }
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pid = self.backend;
-        if let Some(holder) = self.holder {
-            write!(f, "holder {holder} of this pool, ")?;
-            match &self.acquired_by {
-                Some(line) => write!(f, "taken at {line}")?,
-                None => f.write_str("a statement on the pool itself")?,
-            }
-            if let Some(line) = &self.last_used_by {
-                write!(f, ", last used at {line}")?;
-            }
-            return write!(f, ", pid {pid}");
-        }
-        write!(f, "pid {pid}, not of this pool")?;
-        if let Some(user) = &self.user {
-            write!(f, ", user {user}")?;
-        }
-        if let Some(application) = &self.application {
-            write!(f, ", application {application}")?;
-        }
-        match &self.sql {
-            Some(sql) => write!(f, ": {sql}"),
-            None => Ok(()),
-        }
-    }
 }
 
 /// What is asked of a server, in one go for all holders of a pool.
@@ -284,9 +220,7 @@ impl Testimonies {
                     .iter()
                     .find(|holder| holder.backend == Some(blocker.backend));
                 if let Some(own) = own {
-                    blocker.holder = Some(own.id);
-                    blocker.acquired_by.clone_from(&own.acquired_by);
-                    blocker.last_used_by.clone_from(&own.last_used_by);
+                    blocker.is_holder(own);
                 }
             }
             kept.insert(
@@ -307,7 +241,7 @@ impl Testimonies {
         if kept.is_empty() {
             return;
         }
-        for holder in holders {
+        for holder in &mut *holders {
             let Some(kept) = kept.get(&holder.id) else {
                 continue;
             };
@@ -320,6 +254,8 @@ impl Testimonies {
             };
             holder.testify(testimony);
         }
+        drop(kept);
+        join_locks(holders);
     }
 
     /// Of how many holders something is kept.
@@ -368,6 +304,7 @@ pub(crate) fn share_a_backend(holders: &[&Holder]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::holder::{Cut, ScopeInfo};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -516,6 +453,79 @@ mod tests {
         };
         assert_eq!(told(vec![idle(), all], &both), 2);
         assert_eq!(told(vec![idle()], &both[..1]), 1, "the other is back since");
+    }
+
+    /// The one with this backend, serving that.
+    fn serving(id: u64, backend: i64, route: &str) -> Holder {
+        Holder {
+            id: HolderId(id),
+            backend: Some(backend),
+            scope: Some(ScopeInfo {
+                route: route.to_string(),
+                request_id: None,
+            }),
+            lent: false,
+            activity: Activity::InFlight {
+                since: SystemTime::UNIX_EPOCH,
+            },
+            ..lent()
+        }
+    }
+
+    #[test]
+    fn who_blocks_others_is_told_how_many_and_who_waits_what_has_become_of_it() {
+        let testimonies = Testimonies::default();
+        let culprit = serving(1, 4711, "POST /x");
+        let holders = [
+            culprit,
+            serving(2, 4712, "GET /y"),
+            serving(3, 4713, "GET /z"),
+        ];
+        let blocked = |backend, seconds| {
+            let mut said = Said {
+                backend,
+                ..said(ServerState::InFlight)
+            };
+            said.testimony.state_for = SECOND * seconds;
+            said.testimony.blocked_by = vec![Blocker::unknown(4711)];
+            said
+        };
+        let answer = vec![
+            said(ServerState::InFlight),
+            blocked(4712, 2),
+            blocked(4713, 3),
+        ];
+        testimonies.keep(answer, &holders, &holders, at(100));
+        let mut now = holders.clone();
+        testimonies.join(&mut now, at(100));
+        let blocks = now[0].blocks.as_ref().expect("two wait for it");
+        assert_eq!(
+            blocks.to_string(),
+            "2 holders of this pool, e.g. GET /z, taken at src/repo.rs:88:31, waiting for 3.0 s"
+        );
+        assert!(now[1].blocks.is_none());
+        let blocker = |holder: &Holder| {
+            let said = holder.server.as_ref().expect("it was told");
+            said.blocked_by[0].to_string()
+        };
+        assert_eq!(
+            blocker(&now[1]),
+            "POST /x, taken at src/repo.rs:88:31, pid 4711"
+        );
+        // Its client has left since.
+        let mut later = holders.clone();
+        later[0].phase = Phase::Returning;
+        later[0].cut = Some(Cut::Statement);
+        testimonies.join(&mut later, at(101));
+        assert_eq!(
+            blocker(&later[1]),
+            "POST /x, taken at src/repo.rs:88:31, pid 4711; its request was cut while in a \
+             statement; on its way back to the pool"
+        );
+        // The word is old, and the others may have gone on.
+        let mut late = holders.clone();
+        testimonies.join(&mut late, at(120));
+        assert!(late[0].blocks.is_none());
     }
 
     #[test]

@@ -53,6 +53,16 @@ pub struct SiteTotal {
         )
     )]
     pub mean_after_last_use: Duration,
+    /// How much that was of the connection time that the pool could give in that minute, or since it
+    /// is watched: 1 when all its connections were out for this site all the time.
+    pub share: f64,
+}
+
+impl SiteTotal {
+    /// Whether it is anything beside what the pool could give.
+    pub(crate) fn is_worth_showing(&self) -> bool {
+        self.share >= 0.01
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -111,7 +121,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn total(self, key: Key) -> Option<SiteTotal> {
+    /// `could_give`: the connection time of the whole pool.
+    fn total(self, key: Key, could_give: Duration) -> Option<SiteTotal> {
         let count = u32::try_from(self.slice.count)
             .ok()
             .filter(|count| *count > 0)?;
@@ -128,12 +139,18 @@ impl Sum {
             count: self.slice.count,
             mean_hold: self.slice.held / count,
             mean_after_last_use: self.slice.after_last_use / count,
+            share: match could_give.is_zero() {
+                true => 0.0,
+                false => self.slice.held.as_secs_f64() / could_give.as_secs_f64(),
+            },
         })
     }
 }
 
 const SLICES: usize = 6;
 const SLICE: Duration = Duration::from_secs(10);
+/// For so long a site is remembered.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) struct Totals {
     entries: DashMap<Key, Entry>,
@@ -194,8 +211,14 @@ impl Totals {
     }
 
     /// The sites of the last minute, most connection time first. `cells`: those that may be on their
-    /// way back; a checkout counts from its release on.
-    pub(super) fn view(&self, now: Moment, cells: &dyn Fn() -> Vec<Arc<Cell>>) -> Vec<SiteTotal> {
+    /// way back; a checkout counts from its release on. `could_give`: the connection time of a whole
+    /// pool, by its id.
+    pub(super) fn view(
+        &self,
+        now: Moment,
+        cells: &dyn Fn() -> Vec<Arc<Cell>>,
+        could_give: &dyn Fn(u64) -> Duration,
+    ) -> Vec<SiteTotal> {
         /// Under endless churn no look is exact.
         const LOOKS: usize = 100;
         let mut sums = HashMap::new();
@@ -209,7 +232,10 @@ impl Totals {
         }
         let mut totals: Vec<(Duration, SiteTotal)> = sums
             .into_iter()
-            .filter_map(|(key, sum)| Some((sum.slice.held, sum.total(key)?)))
+            .filter_map(|(key, sum)| {
+                let could_give = could_give(key.pool);
+                Some((sum.slice.held, sum.total(key, could_give)?))
+            })
             .collect();
         totals.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
         totals.into_iter().map(|(_, total)| total).collect()
@@ -283,6 +309,38 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_less_than_a_hundredth_of_what_the_pool_could_give_is_not_worth_showing() {
+        let second = Duration::from_secs(1);
+        let share = |held, could_give| {
+            let sum = Sum {
+                pool: String::new(),
+                sql: None,
+                slice: Slice {
+                    number: 0,
+                    count: 10,
+                    held,
+                    after_last_use: Duration::ZERO,
+                },
+            };
+            let key = Key {
+                pool: 1,
+                kind: HolderKind::Connection,
+                label: None,
+                acquired_by: None,
+                last_used_by: None,
+                sql: None,
+            };
+            sum.total(key, could_give).expect("ten of them")
+        };
+        // Ten connections for a minute.
+        let could_give = second * 600;
+        assert!(share(second * 6, could_give).is_worth_showing());
+        assert!(!share(second * 5, could_give).is_worth_showing());
+        assert_eq!(share(second * 300, could_give).share, 0.5);
+        assert!(!share(second, Duration::ZERO).is_worth_showing(), "no pool");
+    }
 
     #[test]
     fn what_is_older_than_a_minute_no_longer_counts() {

@@ -60,9 +60,10 @@ fn by_word(holder: &Holder) -> String {
         return String::new();
     };
     let blockers = holder.server.iter().flat_map(|said| &said.blocked_by);
-    let blocked: Vec<String> = blockers.take(1).map(ToString::to_string).collect();
-    match blocked.first() {
-        Some(blocker) => format!(" ({words}; blocked by {blocker})"),
+    // Its lines stand in the report.
+    let who = blockers.take(1).map(crate::registry::Blocker::who);
+    match who.last() {
+        Some(who) => format!(" ({words}; blocked by {who})"),
         None => format!(" ({words})"),
     }
 }

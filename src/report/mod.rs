@@ -5,6 +5,7 @@
 
 mod group;
 mod headline;
+mod serving;
 mod text;
 
 use std::time::{Duration, SystemTime};
@@ -40,6 +41,10 @@ pub struct Report {
     /// The pools, as watched.
     pub pools: Vec<PoolInfo>,
     /// The holders, one group per bug, oldest first.
+    #[cfg_attr(
+        feature = "json",
+        serde(serialize_with = "crate::site::serialize_named")
+    )]
     pub groups: Vec<Group>,
     /// How many groups there was no room for.
     pub groups_left_out: usize,

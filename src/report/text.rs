@@ -6,12 +6,12 @@
 use std::fmt::{self, Write};
 
 use super::headline::doing;
+use super::serving::serving;
 use super::{Group, Report};
 use crate::clock::{span, time_of_day, uptime};
 use crate::finding::{Finding, Kind};
-use crate::judge::{BLOCKING, SAME_MOMENT};
-use crate::registry::{Activity, Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
-use crate::site::{Location, Stack};
+use crate::registry::{Holder, Phase, PoolInfo, PoolStatus, SiteTotal, Waiter};
+use crate::site::{Location, Reading, Stack};
 
 const SITES: usize = 3;
 const BLOCKERS: usize = 3;
@@ -102,6 +102,9 @@ pub(crate) fn block(group: &Group, wait_for_names: bool) -> String {
             row("blocked by", format!("{left} more"));
         }
     }
+    if let Some(blocks) = &oldest.blocks {
+        row("blocks", blocks.to_string());
+    }
     let serving = serving(group, oldest);
     if !serving.is_empty() {
         row("serving", serving);
@@ -170,66 +173,15 @@ fn pooled(stack: &Stack) -> String {
     }
 }
 
-fn serving(group: &Group, oldest: &Holder) -> String {
-    let mut text = String::new();
-    for (index, (route, count)) in group.routes.iter().enumerate() {
-        let comma = if index > 0 { ", " } else { "" };
-        let _ = match group.routes.len() {
-            1 => write!(text, "{comma}{route}"),
-            _ => write!(text, "{comma}{route} ({count})"),
-        };
-    }
-    let requests = group.routes.iter().map(|(_, count)| count).sum::<usize>();
-    if requests > 1 {
-        let _ = write!(text, "   {requests} requests");
-    }
-    let id = oldest
-        .scope
-        .as_ref()
-        .and_then(|scope| scope.request_id.as_ref());
-    if let Some(id) = id {
-        let eg = if requests > 1 { ", e.g." } else { "   request" };
-        let _ = write!(text, "{eg} {id}");
-    }
-    if let Some(cut) = oldest.cut {
-        // Whoever polls it now is another task.
-        let _ = write!(text, "; cut {cut}");
-    } else if let Some(ago) = oldest
-        .polled_ago
-        .filter(|_| group.kind != Some(Kind::ReturnedLate))
-    {
-        let quiet = matches!(oldest.activity, Activity::Idle { .. })
-            && ago + SAME_MOMENT >= oldest.activity_for;
-        let _ = match (oldest.in_poll_for, ago.as_millis()) {
-            (Some(inside), _) if inside >= BLOCKING => {
-                write!(
-                    text,
-                    "; inside one poll for {} (blocking call)",
-                    span(inside)
-                )
-            }
-            (_, 0) => write!(text, "; being polled now"),
-            _ if quiet => write!(text, "; not polled since the last use"),
-            // The moment is that of the poll's beginning; what it used, it used after that.
-            _ => write!(
-                text,
-                "; last polled {} ago",
-                span(ago.min(oldest.activity_for))
-            ),
-        };
-    }
-    text
-}
-
 fn totals(pool: u64, totals: &[SiteTotal]) -> Option<String> {
     let sites: Vec<String> = totals
         .iter()
-        .filter(|total| total.pool_id == pool)
+        .filter(|total| total.pool_id == pool && total.is_worth_showing())
         .take(SITES)
         .map(|total| {
             let site = match (&total.acquired_by, &total.sql) {
                 (Some(site), _) => site.short(),
-                (None, Some(sql)) => sql.chars().take(60).collect(),
+                (None, Some(sql)) => crate::judge::cut(sql).into_owned(),
                 (None, None) => "pooled statement".to_string(),
             };
             format!(
@@ -269,6 +221,7 @@ fn foot(pool: &PoolInfo) -> Option<String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         if self.pools.is_empty() {
             return f.write_str("leaktrace: no pool is watched\n");
         }
@@ -322,6 +275,9 @@ impl Finding {
         }
         for cause in &self.causes {
             let _ = writeln!(text, "  {} {}: {}", cause.kind, cause.share, cause.detail);
+        }
+        if let Some(unexplained) = &self.unexplained {
+            let _ = writeln!(text, "  {unexplained}");
         }
         for group in self.groups() {
             text += &block(&group, wait_for_names);
@@ -382,6 +338,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _reading = Reading::begins();
         write!(
             f,
             "{} {} {}\n{}",
@@ -397,6 +354,7 @@ impl fmt::Display for Finding {
 mod tests {
     use super::*;
     use crate::judge::harmless_holder;
+    use crate::registry::Activity;
     use crate::report::headline;
     use crate::site::Location;
     use std::time::{Duration, SystemTime};
@@ -431,8 +389,8 @@ mod tests {
             "  1 × idle in transaction 11.0 s, held 12.0 s, first seen 00:00:00\n      \
              acquired   src/repo.rs:88:31   Transaction\n      \
              last used  src/repo.rs:91:22   UPDATE orders SET state = ? WHERE id = ?\n      \
-             likely     it does something after repo.rs:91 that is not this database, with the \
-             transaction open: commit before, or do it first\n"
+             likely     it does something after its last use at repo.rs:91 that is not this database, \
+             with the transaction open: commit before, or do it first\n"
         );
     }
 
@@ -465,54 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_at_the_last_use_is_told_from_one_after_it() {
-        let polled = |ago| {
-            let mut text = String::new();
-            let holder = Holder {
-                polled_ago: Some(ago),
-                ..idle_in_transaction()
-            };
-            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-            text += &serving(&group, &holder);
-            text
-        };
-        assert_eq!(polled(SECOND * 11), "; not polled since the last use");
-        assert_eq!(polled(SECOND), "; last polled 1.0 s ago");
-        assert_eq!(polled(Duration::ZERO), "; being polled now");
-    }
-
-    #[test]
-    fn a_poll_that_does_not_end_is_called_what_it_is() {
-        let inside = |inside| {
-            let holder = Holder {
-                polled_ago: Some(Duration::ZERO),
-                in_poll_for: Some(inside),
-                ..idle_in_transaction()
-            };
-            let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-            serving(&group, &holder)
-        };
-        assert_eq!(
-            inside(SECOND),
-            "; inside one poll for 1.0 s (blocking call)"
-        );
-        assert_eq!(inside(SECOND / 100), "; being polled now");
-    }
-
-    #[test]
-    fn what_was_used_in_a_poll_was_polled_then() {
-        let since = SystemTime::UNIX_EPOCH;
-        let holder = Holder {
-            activity: Activity::InFlight { since },
-            activity_for: SECOND / 1_000,
-            polled_ago: Some(SECOND * 4),
-            ..idle_in_transaction()
-        };
-        let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);
-        assert_eq!(serving(&group, &holder), "; last polled 1 ms ago");
-    }
-
-    #[test]
     fn a_pooled_statement_without_a_stack_has_words_for_its_line() {
         let pooled = Holder {
             acquired_by: None,
@@ -524,6 +434,33 @@ mod tests {
             text.contains("acquired   by a statement on the pool itself\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_last_minute_shows_what_is_worth_it_and_where_a_statement_is_cut() {
+        let total = |share, sql: &str| SiteTotal {
+            pool_id: 1,
+            pool: "orders".into(),
+            kind: crate::registry::HolderKind::Statement,
+            label: None,
+            acquired_by: None,
+            last_used_by: None,
+            sql: Some(sql.to_string()),
+            count: 26,
+            mean_hold: SECOND,
+            mean_after_last_use: SECOND / 2,
+            share,
+        };
+        let long = format!("SELECT {}", "a".repeat(60));
+        let all = [total(0.2, &long), total(0.009, "SELECT quick")];
+        let text = totals(1, &all).expect("one is worth it");
+        let cut = format!("SELECT {}…", "a".repeat(53));
+        assert!(
+            text.contains(&format!(": {cut} 26 × 1.0 s (500 ms after")),
+            "{text}"
+        );
+        assert!(!text.contains("quick"), "{text}");
+        assert_eq!(totals(1, &all[1..]), None);
     }
 
     #[test]

@@ -64,6 +64,14 @@ impl Scope {
         }
     }
 
+    /// Like [`Scope::enter`]; a poll after the end is of nobody's interest, and reads no clock.
+    pub(crate) fn enter_until_ended(&self) -> Entered<'_> {
+        match self.ended() {
+            None => self.enter(),
+            Some(_) => self.enter_unstamped(),
+        }
+    }
+
     /// Like [`Scope::enter`] for what is no poll: a service's `call`, the drop of a future.
     pub(crate) fn enter_unstamped(&self) -> Entered<'_> {
         Entered {

@@ -6,6 +6,7 @@
 
 mod counts;
 mod current;
+mod name;
 mod polls;
 mod run;
 mod runs;
@@ -13,6 +14,7 @@ mod runs;
 pub(crate) use counts::Counters;
 pub use counts::RequestCounts;
 pub(crate) use current::OnUnwind;
+pub(crate) use name::Name;
 pub use run::Scoped;
 pub(crate) use runs::inside_a_poll;
 
@@ -42,7 +44,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 /// what a report then says.
 ///
 /// # Cost
-/// One allocation for the scope and one for its name; a clone is one atomic increment.
+/// One allocation for the scope, and one for a name of more than 46 bytes; a clone is one atomic increment.
 ///
 /// # Examples
 /// ```
@@ -65,7 +67,7 @@ pub struct Scope(Arc<Inner>);
 struct Inner {
     /// Never reused in this process.
     id: u64,
-    name: Box<str>,
+    name: Name,
     /// A better name, learned further in: set at most once, and only where `name` lacks a route.
     learned_name: OnceLock<Box<str>>,
     request_id: Option<Box<str>>,
@@ -136,7 +138,7 @@ impl Scope {
     /// ```
     pub fn new(name: impl Into<String>) -> Self {
         Self::open(Opening {
-            name: name.into(),
+            name: name.into().into(),
             request_id: None,
             grace: None,
             of_request: false,
@@ -145,7 +147,7 @@ impl Scope {
 
     /// Creates a scope that its maker ends, by [`Scope::end`].
     pub(crate) fn of_request(
-        name: String,
+        name: Name,
         request_id: Option<String>,
         grace: Option<Duration>,
     ) -> Self {
@@ -167,7 +169,7 @@ impl Scope {
         } = opening;
         Self(Arc::new(Inner {
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-            name: name.into_boxed_str(),
+            name,
             learned_name: OnceLock::new(),
             request_id: request_id.map(String::into_boxed_str),
             of_request,
@@ -187,7 +189,10 @@ impl Scope {
     /// assert_eq!(leaktrace::Scope::new("nightly invoices").name(), "nightly invoices");
     /// ```
     pub fn name(&self) -> &str {
-        self.0.learned_name.get().unwrap_or(&self.0.name)
+        match self.0.learned_name.get() {
+            Some(name) => name,
+            None => self.0.name.as_str(),
+        }
     }
 
     /// Returns the id the request came with, made harmless; `None` for work that is no request.
@@ -285,9 +290,9 @@ impl Scope {
     }
 
     /// Gives a better name to a scope whose route was not known when it was opened.
-    pub(crate) fn learn_name(&self, name: String) {
+    pub(crate) fn learn_name(&self, name: &Name) {
         // A second lesson is no news: the outermost layer that knew the route taught the first.
-        let _ = self.0.learned_name.set(name.into_boxed_str());
+        let _ = self.0.learned_name.set(name.as_str().into());
     }
 
     /// Takes the duty to end this scope; `false` if somebody has it.
@@ -298,7 +303,7 @@ impl Scope {
 
 /// What a scope is opened with.
 struct Opening {
-    name: String,
+    name: Name,
     request_id: Option<String>,
     grace: Option<Duration>,
     of_request: bool,
@@ -361,8 +366,8 @@ mod tests {
     #[test]
     fn a_learned_name_replaces_the_first_and_stays() {
         let scope = Scope::of_request("GET (unmatched)".into(), None, None);
-        scope.learn_name("GET /a/{id}".into());
-        scope.learn_name("GET /b".into());
+        scope.learn_name(&"GET /a/{id}".into());
+        scope.learn_name(&"GET /b".into());
         assert_eq!(scope.name(), "GET /a/{id}");
     }
 

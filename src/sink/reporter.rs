@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use super::{FindingSink, Voice};
 use crate::finding::Finding;
-use crate::site::{Location, Stack};
+use crate::site::{Location, Reading, Stack};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -112,11 +112,7 @@ fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice, dropped: &AtomicU6
                     survives(|| voice.note(&did_not_fit(lost)));
                     told_dropped = dropped;
                 }
-                for (words, stacks) in unnamed.drain(..) {
-                    if let Words::Finding(finding) = words {
-                        survives(|| voice.say_stacks(&finding, &stacks));
-                    }
-                }
+                name(&mut unnamed, voice);
                 match queue.recv() {
                     Ok(words) => words,
                     Err(_) => return,
@@ -130,6 +126,17 @@ fn run(queue: &Receiver<Words>, sinks: &Sinks, voice: &Voice, dropped: &AtomicU6
         };
         hand_over(&words, sinks, voice);
         unnamed.push((words, stacks));
+    }
+}
+
+/// Says the stacks of what was said.
+fn name(unnamed: &mut Vec<(Words, Stacks)>, voice: &Voice) {
+    // What is read for the first of them serves all, and is given back after the last.
+    let _reading = Reading::begins();
+    for (words, stacks) in unnamed.drain(..) {
+        if let Words::Finding(finding) = words {
+            survives(|| voice.say_stacks(&finding, &stacks));
+        }
     }
 }
 

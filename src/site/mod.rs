@@ -4,9 +4,11 @@
 //! for a reader. Not responsible for when they are taken (the pool) or for layout (the report).
 
 mod capture;
+mod names;
 pub(crate) mod sql;
 mod stack;
 mod statements;
+mod symbols;
 pub(crate) mod text;
 mod waits;
 
@@ -17,6 +19,9 @@ use std::panic;
 pub(crate) use self::stack::Stacks;
 pub use self::stack::{Frame, Stack};
 pub(crate) use self::statements::{SqlText, Statements};
+pub(crate) use self::symbols::Reading;
+#[cfg(feature = "json")]
+pub(crate) use self::symbols::serialize_named;
 pub(crate) use self::waits::walk_waited;
 
 /// A place in source code: file, line and column.
@@ -54,11 +59,10 @@ impl Location {
         self.column
     }
 
-    /// The file's name and the line, for the places where a path would be too long.
+    /// The file's name and the line, for the places where a path would be too long. With as many
+    /// folders as it takes where every crate or module has a file of that name.
     pub(crate) fn short(&self) -> String {
-        let file = self.file();
-        let name = file.rsplit('/').next().unwrap_or(&file);
-        format!("{name}:{}", self.line)
+        format!("{}:{}", text::short_path(&self.file()), self.line)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Stacks: taken as addresses, kept once, named when somebody reads them.
 //!
-//! Responsible for interning and for saying which frames are the user's. Not responsible for
-//! walking (`capture`).
+//! Responsible for interning, and for what readers get. Not responsible for walking (`capture`) or for
+//! names (`names`).
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -12,7 +12,9 @@ use std::sync::{LazyLock, OnceLock};
 use dashmap::DashMap;
 
 use super::capture::Captures;
-use super::{CallSite, Location, text};
+use super::names::name;
+use super::symbols::{Reader, Unnamed};
+use super::{CallSite, Location};
 use crate::config::Unwinder;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,8 +34,8 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Frame {
-    function: String,
-    location: Option<Location>,
+    pub(super) function: String,
+    pub(super) location: Option<Location>,
 }
 
 impl Frame {
@@ -54,11 +56,25 @@ impl Stack {
     /// Frames of the runtime, of sqlx, of web frameworks and of this crate are left out, and
     /// everything below the runtime's task.
     ///
+    /// Empty where there is not the memory to read names, or nothing to read them from: then the text
+    /// of the stack has its addresses, and the command that names them elsewhere.
+    ///
     /// # Cost
-    /// The first call of a process reads its debug information: milliseconds, with line tables up
-    /// to 100 ms and 60 MiB. Not for a request's path.
+    /// The first call for a stack reads debug information of the program: milliseconds, with line
+    /// tables up to 100 ms and 60 MiB, which are given back. Not for a request's path.
     pub fn frames(&self) -> &[Frame] {
-        self.0.frames.get_or_init(|| name(&self.0.addresses))
+        self.read().unwrap_or_default()
+    }
+
+    fn read(&self) -> Result<&[Frame], Unnamed> {
+        if let Some(frames) = self.named() {
+            return Ok(frames);
+        }
+        let named = name(&self.0.addresses, &Reader::new())?;
+        if let Some(bottom) = named.bottom {
+            CAPTURES.end_at(bottom);
+        }
+        Ok(self.0.frames.get_or_init(|| named.frames))
     }
 
     /// Whether it names anything besides that line. Names the frames.
@@ -67,7 +83,10 @@ impl Stack {
             (Some(frame), Some(line)) => frame.file() == line.file() && frame.line() == line.line(),
             _ => false,
         };
-        !self.frames().iter().all(is_line)
+        match self.read() {
+            Ok(frames) => !frames.iter().all(is_line),
+            Err(_) => true,
+        }
     }
 
     /// The frames, if somebody has asked for them before.
@@ -86,10 +105,14 @@ impl fmt::Debug for Stack {
 }
 
 impl fmt::Display for Stack {
-    /// One line, innermost first: `orders::repo::reserve ‹ orders::service::ship`.
+    /// One line, innermost first: `orders::repo::reserve ‹ orders::service::ship`. Without names, its
+    /// addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        let frames = self.frames();
+        let frames = match self.read() {
+            Ok(frames) => frames,
+            Err(unnamed) => return unnamed.fmt(f),
+        };
         for (index, frame) in frames.iter().take(SHOWN).enumerate() {
             if index > 0 {
                 f.write_str(" ‹ ")?;
@@ -112,7 +135,13 @@ impl fmt::Display for Stack {
 #[cfg(feature = "json")]
 impl serde::Serialize for Stack {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.frames())
+        match self.read() {
+            Ok(frames) => serializer.collect_seq(frames),
+            Err(unnamed) => serializer.collect_seq([Frame {
+                function: unnamed.to_string(),
+                location: None,
+            }]),
+        }
     }
 }
 
@@ -209,138 +238,6 @@ impl Kept {
     }
 }
 
-/// Below this function lies only the runtime that polls the task.
-const TASK_BOTTOM: &str = "tokio::runtime::task::harness";
-
-fn name(addresses: &[usize]) -> Box<[Frame]> {
-    let mut frames: Vec<Frame> = Vec::new();
-    let mut bottom = false;
-    for &address in addresses {
-        // A return address may lie behind the last instruction of its function: ask for the call.
-        let call = address.saturating_sub(1);
-        backtrace::resolve(call as *mut _, |symbol| {
-            let Some(function) = symbol.name() else {
-                return;
-            };
-            let function = tidy(&function.to_string());
-            bottom |= function.contains(TASK_BOTTOM);
-            let file = symbol.filename().map(|file| file.to_string_lossy());
-            if bottom || !is_users(&function, file.as_deref()) {
-                return;
-            }
-            let nameless = function.starts_with('{');
-            if !nameless && frames.last().is_some_and(|last| last.function == function) {
-                // The closure of an async function inside the function: one line is enough.
-                return;
-            }
-            let location = file.zip(symbol.lineno()).map(|(file, line)| {
-                Location::new(file.into_owned(), line, symbol.colno().unwrap_or(0))
-            });
-            frames.push(Frame { function, location });
-        });
-        if bottom {
-            CAPTURES.end_at(address);
-            break;
-        }
-    }
-    frames.into()
-}
-
-/// Strips the hash and the closure marks that the compiler appends.
-fn tidy(function: &str) -> String {
-    let function = match function.rfind("::h") {
-        Some(at)
-            if function.len() - at == 19
-                && function[at + 3..].bytes().all(|b| b.is_ascii_hexdigit()) =>
-        {
-            &function[..at]
-        }
-        _ => function,
-    };
-    text::escape_text(
-        &function
-            .replace("::{{closure}}", "")
-            .replace("::{closure#0}", ""),
-        300,
-    )
-    .into_owned()
-}
-
-/// Crates that stand between the user's code and us. Used where there are no file names; with
-/// them, every dependency is recognised by its path.
-const NOT_USERS: &[&str] = &[
-    "std",
-    "core",
-    "alloc",
-    "leaktrace",
-    "sqlx",
-    "sqlx_core",
-    "sqlx_postgres",
-    "sqlx_mysql",
-    "sqlx_sqlite",
-    "tokio",
-    "tokio_util",
-    "tokio_stream",
-    "futures",
-    "futures_core",
-    "futures_util",
-    "futures_executor",
-    "async_stream",
-    "tower",
-    "tower_http",
-    "tower_layer",
-    "tower_service",
-    "axum",
-    "axum_core",
-    "axum_extra",
-    "hyper",
-    "hyper_util",
-    "h2",
-    "http",
-    "http_body",
-    "http_body_util",
-    "tonic",
-    "tracing",
-    "tracing_core",
-    "tracing_subscriber",
-    "backtrace",
-    "pin_project_lite",
-    "rayon",
-    "rayon_core",
-    "test",
-    "actix_web",
-    "actix_rt",
-];
-
-/// Where this crate was compiled: a build with line tables only calls our async functions
-/// `{async_fn#0}`, so that only the path tells whose they are.
-const OUR_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
-
-fn is_users(function: &str, file: Option<&str>) -> bool {
-    if file.is_some_and(|file| {
-        let file = file.replace('\\', "/");
-        file.starts_with(OUR_FOLDER)
-            || file.contains("/registry/src/")
-            || file.contains("/git/checkouts/")
-            || file.starts_with("/rustc/")
-            || file.contains("/library/")
-    }) {
-        return false;
-    }
-    let path = function.trim_start_matches(['<', '&', '(', '*', '[']);
-    let path = path
-        .trim_start_matches("mut ")
-        .trim_start_matches("const ")
-        .trim_start_matches("dyn ");
-    match path.split_once("::") {
-        Some((krate, _)) => !NOT_USERS.contains(&krate),
-        // `{async_fn#0}`: a build with line tables only has no path, and the file is the user's.
-        None if function.starts_with('{') => file.is_some(),
-        // `main`, `_start`, `clone3`: nothing a reader could go to.
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,39 +254,5 @@ mod tests {
             assert!(ptr::eq(taken[0].0, taken[1].0));
             assert!(!ptr::eq(taken[0].0, taken[2].0));
         }
-    }
-
-    #[test]
-    fn only_frames_of_users_are_shown() {
-        assert!(is_users("orders::repo::reserve", Some("src/repo.rs")));
-        assert!(is_users("<orders::Repo as orders::Store>::reserve", None));
-        assert!(!is_users(
-            "<core::pin::Pin<P> as core::future::Future>::poll",
-            None
-        ));
-        assert!(!is_users("tokio::runtime::park", None));
-        assert!(!is_users("_start", None));
-        assert!(is_users(
-            "{async_fn#0}",
-            Some("/home/me/orders/src/repo.rs")
-        ));
-        assert!(!is_users("{async_fn#0}", None));
-        assert!(!is_users(
-            "{async_fn#0}<sqlx_sqlite::database::Sqlite>",
-            Some(&format!("{OUR_FOLDER}pool/acquire.rs"))
-        ));
-        assert!(!is_users(
-            "deadpool::get",
-            Some("/home/me/.cargo/registry/src/index-1/deadpool-0.12.0/src/lib.rs")
-        ));
-    }
-
-    #[test]
-    fn the_compilers_additions_are_stripped() {
-        assert_eq!(
-            tidy("orders::repo::reserve::{{closure}}::h0123456789abcdef"),
-            "orders::repo::reserve"
-        );
-        assert_eq!(tidy("orders::repo::hello"), "orders::repo::hello");
     }
 }

@@ -126,6 +126,26 @@ pub(crate) fn source_path(file: &str) -> String {
     escape_text(&kept, PATH_CHARS).into_owned()
 }
 
+/// The end of a path of [`source_path`] that tells which file it is: `repo.rs`, `orders/mod.rs`,
+/// `warehouse/src/lib.rs`.
+pub(crate) fn short_path(path: &str) -> &str {
+    /// Names that stand for the folder above them.
+    const OF_THE_FOLDER: &[&str] = &["lib.rs", "main.rs", "mod.rs"];
+    let mut parts = path.rsplit('/');
+    let Some(name) = parts.next().filter(|name| OF_THE_FOLDER.contains(name)) else {
+        return path.rsplit('/').next().unwrap_or(path);
+    };
+    let Some(folder) = parts.next() else {
+        return path;
+    };
+    let mut length = folder.len() + 1 + name.len();
+    // Every crate has one.
+    if ROOTS.contains(&folder) {
+        length += parts.next().map_or(0, |krate| krate.len() + 1);
+    }
+    path.get(path.len() - length..).unwrap_or(path)
+}
+
 /// Paths whose beginning is known: the standard library, cargo's registries and git checkouts.
 fn known_root(parts: &[&str]) -> Option<String> {
     let find = |wanted: &str| parts.iter().position(|part| *part == wanted);
@@ -309,6 +329,26 @@ mod tests {
             ("/", "(unknown)"),
         ] {
             assert_eq!(source_path(path), shown, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_path_tells_which_file_it_is() {
+        for (path, short) in [
+            ("src/repo.rs", "repo.rs"),
+            ("crates/db/src/repo.rs", "repo.rs"),
+            ("warehouse/src/lib.rs", "warehouse/src/lib.rs"),
+            ("crates/warehouse/src/lib.rs", "warehouse/src/lib.rs"),
+            ("tower-0.5.2/src/lib.rs", "tower-0.5.2/src/lib.rs"),
+            ("src/main.rs", "src/main.rs"),
+            ("src/orders/mod.rs", "orders/mod.rs"),
+            ("crates/db/src/orders/mod.rs", "orders/mod.rs"),
+            ("tests/reports/main.rs", "reports/main.rs"),
+            ("größe/src/lib.rs", "größe/src/lib.rs"),
+            ("main.rs", "main.rs"),
+            ("", ""),
+        ] {
+            assert_eq!(short_path(path), short, "{path:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::{Bench, PATIENCE, assert_names, cause, millis, quick};
 use crate::support::db::{mysql_database, postgres_database, sqlite_database};
-use crate::support::{Db, Proxy};
+use crate::support::{Db, Proxy, TestDb};
 
 /// The length, and the number that stands for TLS where a version of the protocol would.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -234,6 +234,58 @@ async fn a_server_that_answers_slowly_is_no_outage() {
         // Opening took longer than the limit for a wait; our own attempt came through.
         assert!(!finding.to_string().contains("no answer"), "{finding}");
     }
+}
+
+/// A pool of five, of which one connection is open, and every other one takes long to open.
+async fn slow_to_grow(bench: &Bench, db: &TestDb) -> (Proxy, PgPool) {
+    let proxy = Proxy::start(&db.url);
+    let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 5, PATIENCE);
+    let first = pool.acquire().await.expect("a server");
+    first.release().await;
+    proxy.delay(millis(80));
+    (proxy, pool)
+}
+
+/// What is said of two who wait while their connections are being opened.
+async fn opened_slowly(bench: &Bench, pool: &PgPool) -> Finding {
+    let (one, two, finding) = tokio::join!(pool.acquire(), pool.acquire(), bench.waiting());
+    one.expect("in time");
+    two.expect("in time");
+    finding
+}
+
+#[tokio::test]
+async fn one_that_works_is_no_cause_while_places_are_left() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let (_proxy, pool) = slow_to_grow(&bench, &db).await;
+    let mut works = pool.acquire().await.expect("it is open");
+    let work = async {
+        let work = sqlx::query("SELECT pg_sleep(4)").execute(&mut *works);
+        let _ = tokio::time::timeout(PATIENCE, work).await;
+    };
+    let finding = tokio::select! {
+        () = work => panic!("the others wait for less"),
+        finding = opened_slowly(&bench, &pool) => finding,
+    };
+    assert_names(&finding.headline, &["1/5 out", "open"]);
+    bench.never_said(&[CauseKind::Saturated]);
+}
+
+#[tokio::test]
+async fn one_on_its_way_back_is_no_cause_while_places_are_left() {
+    let Some(db) = postgres_database().await else {
+        return;
+    };
+    let bench = Bench::quick();
+    let (_proxy, pool) = slow_to_grow(&bench, &db).await;
+    let slow = sqlx::query("SELECT pg_sleep(4)").execute(&pool);
+    assert!(tokio::time::timeout(millis(300), slow).await.is_err());
+    let finding = opened_slowly(&bench, &pool).await;
+    assert_names(&finding.headline, &["0/5 out", "open"]);
+    bench.never_said(&[CauseKind::Returning]);
 }
 
 #[tokio::test]

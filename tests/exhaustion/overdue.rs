@@ -42,6 +42,14 @@ async fn a_holder_that_is_young_is_not_overdue() {
     let finding = bench.timed_out().await;
     let saturated = cause(&finding, CauseKind::Saturated).unwrap_or_else(|| panic!("{finding}"));
     let line = at!("let _young =");
-    assert_names(&saturated.detail, &["1 on which no statement runs", &line]);
+    assert_names(
+        &saturated.detail,
+        &[
+            "1 young holder on which no statement runs",
+            &line,
+            "not past the threshold yet",
+        ],
+    );
+    assert!(!saturated.detail.contains("small"), "{finding}");
     bench.never_said(&[CauseKind::Overdue]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leaktrace::Monitor;
-use leaktrace::metrics::{METRICS, Metric, MetricKind, Metrics};
+use leaktrace::metrics::{BUCKETS, METRICS, Metric, MetricKind, Metrics};
 
 use crate::ground::{Bench, recorder, silent};
 use crate::support::db::sqlite_database;
@@ -94,6 +94,15 @@ async fn each_metric_is_there_under_its_name_with_its_type_description_and_label
             );
         }
     }
+}
+
+#[test]
+fn the_buckets_of_the_docs_are_those_of_the_code() {
+    let buckets: Vec<String> = BUCKETS.iter().map(ToString::to_string).collect();
+    let line = format!("in seconds: `{}`", buckets.join(", "));
+    let page = format!("{}/docs/monitoring/README.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    assert!(page.contains(&line), "docs/monitoring/README.md: {line}");
 }
 
 #[test]

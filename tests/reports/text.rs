@@ -10,6 +10,8 @@ use crate::mask::masked;
 async fn a_report_shows_the_pool_the_groups_and_the_last_minute() {
     let w = sqlite(silent().detail(Detail::Location), 6).await;
     let done = w.pool.acquire().await.expect("a connection");
+    // A hundredth of what six connections could have given since they are watched, and more.
+    aged(&w.pool, millis(500)).await;
     done.release().await;
     let mut taken = Vec::new();
     for _ in 0..2 {
@@ -52,7 +54,8 @@ async fn a_finding_shows_its_headline_its_holder_and_the_way_on() {
         .execute(&mut *tx)
         .await
         .expect("a statement");
-    aged(&w.pool, millis(20)).await;
+    // So long that most of it was after the statement.
+    aged(&w.pool, millis(500)).await;
     w.monitor.set_detail(Detail::Backtrace);
     w.monitor.set_threshold(millis(10));
     let found = w.finding(Kind::HeldTooLong).await;
@@ -62,7 +65,7 @@ leaktrace: pool \"orders\" 1/2 out · up TIME
   1 × idle in transaction TIME, held TIME, first seen CLOCK   #1
       acquired   tests/reports/text.rs:LINE   Transaction
       last used  tests/reports/text.rs:LINE   SELECT ?
-      likely     it does something after text.rs:LINE that is not this database, with the transaction open: commit before, or do it first
+      likely     it does something after its last use at text.rs:LINE that is not this database, with the transaction open: commit before, or do it first
   next: docs/findings/held_too_long.md of leaktrace. A connection has been checked out for longer than its threshold. The line that took it is named; whoever waits for the pool waits for it.";
     assert_eq!(masked(&found.to_string()), expected);
 }

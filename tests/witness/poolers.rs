@@ -113,7 +113,10 @@ async fn without_a_pooler_the_same_holders_are_told_apart() {
         .await;
     says(
         &blocked,
-        &["(server: in flight, pid ", "blocked by holder "],
+        &[
+            "(server: in flight, pid ",
+            "blocked by another holder of this pool, taken at ",
+        ],
     );
     first.rollback().await.expect("rolled back");
     second.await.expect("no panic").expect("goes on");

@@ -10,6 +10,7 @@ use super::{Bound, Manager, State, Transaction};
 use crate::finding::Kind;
 use crate::pool::witness::Server;
 use crate::registry::{Ending, Rollback, Use};
+use crate::site::Location;
 
 impl<DB: Database> Drop for Transaction<'_, DB> {
     fn drop(&mut self) {
@@ -66,14 +67,20 @@ impl<DB: Database> Transaction<'_, DB> {
             self.rolled_back(Rollback::Asked);
         }
         if self.outer == 0 && self.state == State::Ending(Use::Commit) {
-            self.conn.monitor().ended_badly(
-                self.conn.cell(),
-                Kind::CommitUnknown,
-                "whether its writes are there is not known to its caller",
-                Some(
-                    "make what is committed safe to repeat, or run the commit in a task of its own",
+            let line = self.committed_by.filter(|line| !line.is_between());
+            let (at, of) = match line.map(Location::from) {
+                Some(line) => (
+                    format!("committing at {line}; "),
+                    format!(" at {}", line.short()),
                 ),
+                None => (String::new(), String::new()),
+            };
+            let what = format!("{at}whether its writes are there is not known to its caller");
+            let remedy = format!(
+                "make what is committed{of} safe to repeat, or run the commit in a task of its own"
             );
+            let monitor = self.conn.monitor();
+            monitor.ended_badly(self.conn.cell(), Kind::CommitUnknown, &what, Some(&remedy));
         }
         if self.outer > 0 {
             // The savepoint is perhaps gone: rolling back to it would abort the outer transaction

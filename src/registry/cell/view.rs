@@ -89,6 +89,7 @@ impl Cell {
             in_transaction: live.in_transaction,
             backend: self.backend(),
             server: None,
+            blocks: None,
             phase: live.phase,
             returning_for: live
                 .released_at

@@ -154,9 +154,9 @@ mod internal {
 }
 
 mod terminal {
-    use tracing_subscriber::fmt::format::debug_fn;
-
     fn log() {
+        use tracing_subscriber::fmt::format::debug_fn;
+
         tracing_subscriber::fmt()
             .fmt_fields(debug_fn(|out, field, value| match field.name() {
                 "message" | "report" => write!(out, "{value:?}"),
