@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::span;
-use crate::registry::{Activity, Holder, HolderKind, ServerState, Testimony, Waiter};
+use crate::registry::{Activity, Holder, HolderKind, Phase, ServerState, Testimony, Waiter};
 
 /// A last poll that lies no further than this behind the last use is the poll of that use: the task
 /// has not run since.
@@ -107,7 +107,16 @@ fn of_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
 
 /// The remedy for a holder, of any age, whose owner waits for another connection.
 pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
-    let own = |waiter: &&Waiter| holder.owner.is_some() && waiter.owner == holder.owner;
+    let works = matches!(holder.activity, Activity::InFlight { .. }) && !holder.parked;
+    if holder.phase != Phase::Held || works {
+        return None;
+    }
+    // One that was taken or used since the wait began is used beside it.
+    let own = |waiter: &&Waiter| {
+        holder.owner.is_some()
+            && waiter.owner == holder.owner
+            && holder.activity_for >= waiter.waited_for
+    };
     let waiter = waiters.iter().find(own)?;
     let place = match &waiter.acquired_by {
         Some(site) => format!("at {site}"),
@@ -383,6 +392,53 @@ pub(crate) mod tests {
             text.starts_with("it awaits something after its last use that is not"),
             "{text}"
         );
+    }
+
+    /// The owner of `holder` waits for another one since two seconds.
+    fn waiter_of(holder: &Holder) -> Waiter {
+        Waiter {
+            pool: "orders".into(),
+            kind: HolderKind::Statement,
+            label: None,
+            acquired_by: None,
+            waited_for: Duration::from_secs(2),
+            last_polled_ago: Duration::from_secs(2),
+            scope: None,
+            id: 1,
+            pool_id: 1,
+            owner: holder.owner,
+            woken_ago: None,
+        }
+    }
+
+    #[test]
+    fn only_who_holds_and_leaves_alone_is_told_to_use_what_it_has() {
+        let owned = Holder {
+            owner: Some(crate::registry::Owner::Scope(7)),
+            ..used(91)
+        };
+        let waiters = [waiter_of(&owned)];
+        let text = waits_itself(&owned, &waiters).expect("it has one and waits");
+        assert!(text.contains("use this one there"), "{text}");
+        let since = SystemTime::UNIX_EPOCH;
+        let innocent = [
+            Holder {
+                phase: Phase::Returning,
+                ..owned.clone()
+            },
+            Holder {
+                activity: Activity::InFlight { since },
+                ..owned.clone()
+            },
+            // Taken after the wait began, by another branch.
+            Holder {
+                activity_for: Duration::from_secs(1),
+                ..owned
+            },
+        ];
+        for holder in innocent {
+            assert_eq!(waits_itself(&holder, &waiters), None, "{holder:?}");
+        }
     }
 
     #[test]

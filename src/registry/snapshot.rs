@@ -36,9 +36,11 @@ impl Registry {
     /// A copy without the totals, which [`Registry::add_totals`] adds: they cost more than the rest.
     pub(crate) fn snapshot(&self, now: Moment, limits: &Limits, stops: &Stops) -> Snapshot {
         let pools = self.pools();
+        // Before the holders: who gives one back and then waits is not seen to hold and to wait.
+        let waiters = self.waiters(now);
         Snapshot {
             holders: self.holders(now, limits, stops),
-            waiters: self.waiters(now),
+            waiters,
             pools: pools.iter().map(|pool| pool.info(now)).collect(),
             totals: Vec::new(),
             closings: pools
