@@ -119,7 +119,6 @@ impl Passed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::remedy::tests::holder;
     use crate::registry::Activity;
     use std::time::SystemTime;
 
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_claimed_one_tick_after_its_threshold_and_not_at_it() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.threshold = SECOND * 10;
         holder.running_for = SECOND * 10;
         assert_eq!(kinds(&holder), []);
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_transaction_known_to_be_idle_is_called_idle() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.in_transaction = true;
         holder.activity = idle();
         holder.idle_limit = Some(SECOND * 5);
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_will_soon_be_called_idle_is_not_called_held_before() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.in_transaction = true;
         holder.activity = idle();
         holder.threshold = SECOND;
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_transaction_at_work_beyond_its_threshold_is_called_held_between_two_statements() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.in_transaction = true;
         holder.activity = idle();
         holder.threshold = SECOND;
@@ -193,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_transaction_whose_activity_is_unknown_is_never_called_idle() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.in_transaction = true;
         holder.idle_limit = Some(SECOND);
         holder.activity_running_for = SECOND * 100;
@@ -206,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_holder_outlives_its_request_only_after_the_grace() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.grace = SECOND;
         assert_eq!(kinds(&holder), [], "its request lives");
         holder.scope_ended_for = Some(SECOND);
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_connection_outside_of_a_transaction_may_be_idle() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.activity = idle();
         holder.idle_limit = Some(SECOND);
         holder.activity_running_for = SECOND * 100;
@@ -228,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_unreported_returning_or_leaked_on_purpose_is_not_claimed() {
-        let mut old = holder();
+        let mut old = Holder::harmless();
         old.running_for = SECOND * 1000;
         assert_eq!(kinds(&old), [Kind::HeldTooLong]);
         for phase in [Phase::Returning, Phase::LeakedOnPurpose] {
@@ -242,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_next_claim_is_due_when_the_next_limit_is_reached() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.threshold = SECOND * 10;
         holder.running_for = SECOND * 3;
         assert_eq!(holds(&[holder.clone()]).next, Some(SECOND * 7));
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     fn each_power_of_ten_of_the_threshold_is_worth_saying() {
-        let mut holder = holder();
+        let mut holder = Holder::harmless();
         holder.threshold = SECOND;
         for (running_for, milestone) in [(2, 1), (10, 1), (11, 10), (101, 100), (5000, 1000)] {
             holder.running_for = SECOND * running_for;

@@ -11,10 +11,6 @@ mod words;
 
 pub(crate) use self::deadlock::{Stuck, stuck};
 pub(crate) use self::holds::{Claim, due_in, holds};
-#[cfg(test)]
-pub(crate) use self::remedy::tests::holder as a_young_holder;
-#[cfg(test)]
-pub(crate) use self::remedy::tests::holder as harmless_holder;
 pub(crate) use self::remedy::{BLOCKING, SAME_MOMENT, remedy, waits_itself};
 pub(crate) use self::waits::{
     Connecting, Deadlock, Evidence, causes, suspects_connecting, without_a_cause,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::waits::is_left_alone_by;
 use crate::clock::span;
 use crate::registry::{Activity, Holder, HolderKind, Phase, ServerState, Testimony, Waiter};
 
@@ -107,17 +108,11 @@ fn of_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
 
 /// The remedy for a holder, of any age, whose owner waits for another connection.
 pub(crate) fn waits_itself(holder: &Holder, waiters: &[Waiter]) -> Option<String> {
-    let works = matches!(holder.activity, Activity::InFlight { .. }) && !holder.parked;
-    if holder.phase != Phase::Held || works {
+    if holder.phase != Phase::Held {
         return None;
     }
-    // One that was taken or used since the wait began is used beside it.
-    let own = |waiter: &&Waiter| {
-        holder.owner.is_some()
-            && waiter.owner == holder.owner
-            && holder.activity_for >= waiter.waited_for
-    };
-    let waiter = waiters.iter().find(own)?;
+    let mut waiters = waiters.iter();
+    let waiter = waiters.find(|waiter| is_left_alone_by(holder, waiter))?;
     let place = match &waiter.acquired_by {
         Some(site) => format!("at {site}"),
         None => "with a statement on the pool".to_string(),
@@ -147,7 +142,7 @@ fn in_flight(holder: &Holder) -> String {
         );
     }
     match said.waits_for.as_deref() {
-        Some(waits) if waits.starts_with("Lock") || waits.starts_with("Waiting for") => {
+        Some(waits) if is_lock(waits) => {
             format!("the statement waits for a lock ({waits}): look at who holds it")
         }
         Some(waits) if waits.starts_with("Client") => {
@@ -161,12 +156,15 @@ fn in_flight(holder: &Holder) -> String {
 
 /// Whether the server has just said that its statement waits for a lock.
 fn waits_for_a_lock(holder: &Holder) -> bool {
-    let is_lock = |said: &Testimony| {
-        let waits = said.waits_for.as_deref().unwrap_or_default();
-        !said.blocked_by.is_empty() || waits.starts_with("Lock") || waits.starts_with("Waiting for")
-    };
     let said = holder.server.as_ref().filter(|said| said.is_fresh());
-    said.is_some_and(is_lock)
+    said.is_some_and(|said| {
+        !said.blocked_by.is_empty() || said.waits_for.as_deref().is_some_and(is_lock)
+    })
+}
+
+/// PostgreSQL's and MariaDB's words for it.
+fn is_lock(waits_for: &str) -> bool {
+    waits_for.starts_with("Lock") || waits_for.starts_with("Waiting for")
 }
 
 fn same_line(holder: &Holder) -> bool {
@@ -193,23 +191,18 @@ fn unseen(holder: &Holder) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::registry::{Blocker, Blocks, Phase};
     use crate::site::Location;
     use std::time::SystemTime;
-
-    /// A young, harmless holder, to be changed by a test.
-    pub(crate) fn holder() -> Holder {
-        Holder::harmless()
-    }
 
     fn used(line: u32) -> Holder {
         Holder {
             uses: 1,
             last_used_by: Some(Location::new("src/repo.rs", line, 22)),
             activity_for: Duration::from_secs(41),
-            ..holder()
+            ..Holder::harmless()
         }
     }
 
@@ -218,7 +211,7 @@ pub(crate) mod tests {
         let since = SystemTime::UNIX_EPOCH;
         let flight = Activity::InFlight { since };
         let cases: Vec<(Holder, &str)> = vec![
-            (holder(), "take it later"),
+            (Holder::harmless(), "take it later"),
             (used(88), "kept to the end of its block"),
             (
                 Holder {

@@ -269,24 +269,28 @@ fn waits_for_another<'a>(
     waiters: &[&'a Waiter],
     evidence: &Evidence,
 ) -> Option<&'a Waiter> {
-    let is_left_alone_since = |waiter: &Waiter| match holder.activity {
-        // One that was used or taken since is used beside the wait, by another branch of a `join!`.
-        Activity::Idle { .. } => holder.activity_for >= waiter.waited_for,
-        // Its rows have not been read for most of the wait.
-        Activity::InFlight { .. } if holder.parked => {
-            let still = evidence.still.get(&holder.id);
-            still.is_some_and(|still| *still * 2 >= waiter.waited_for)
-                && holder.activity_for >= waiter.waited_for
-        }
-        // Suspected: what runs on a raw loan is not seen, but its owner waits.
-        Activity::Unknown { .. } => holder.activity_for >= waiter.waited_for,
-        Activity::InFlight { .. } => false,
+    // In flight and left alone: rows that nobody has read for most of the wait.
+    let has_rows = matches!(holder.activity, Activity::InFlight { .. });
+    let is_still = |waiter: &Waiter| {
+        let still = evidence.still.get(&holder.id);
+        still.is_some_and(|still| *still * 2 >= waiter.waited_for)
     };
     waiters
         .iter()
         .copied()
-        .filter(|waiter| holder.owner.is_some() && waiter.owner == holder.owner)
-        .find(|waiter| is_left_alone_since(waiter))
+        .filter(|waiter| is_left_alone_by(holder, waiter))
+        .find(|waiter| !has_rows || is_still(waiter))
+}
+
+/// Whether who waits is who holds, and has not used what is held since the wait began. One that was
+/// used or taken since is used beside the wait, by another branch of a `join!`.
+pub(super) fn is_left_alone_by(holder: &Holder, waiter: &Waiter) -> bool {
+    let works = matches!(holder.activity, Activity::InFlight { .. }) && !holder.parked;
+    // A raw loan counts as left alone: what runs there is not seen, but its owner waits.
+    !works
+        && holder.owner.is_some()
+        && waiter.owner == holder.owner
+        && holder.activity_for >= waiter.waited_for
 }
 
 #[cfg(test)]

@@ -66,7 +66,6 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::judge::harmless_holder;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -77,7 +76,7 @@ mod tests {
                 since: SystemTime::UNIX_EPOCH,
             },
             activity_for: SECOND * 11,
-            ..harmless_holder()
+            ..Holder::harmless()
         };
         with(&mut holder);
         let group = Group::of(vec![holder.clone()], None, Some(Kind::HeldTooLong), &[]);

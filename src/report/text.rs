@@ -353,7 +353,6 @@ impl fmt::Display for Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::harmless_holder;
     use crate::registry::Activity;
     use crate::report::headline;
     use crate::site::Location;
@@ -374,7 +373,7 @@ mod tests {
             activity_for: SECOND * 11,
             in_transaction: true,
             overdue: true,
-            ..harmless_holder()
+            ..Holder::harmless()
         }
     }
 
