@@ -5,7 +5,7 @@ use std::time::Instant;
 use leaktrace::metrics::BUCKETS;
 use sqlx::Acquire;
 
-use crate::ground::{Bench, LONG, POOL, Page, millis, silent};
+use crate::ground::{Bench, LONG, POOL, Page, checkout, millis, silent};
 use crate::support::eventually;
 
 const WAIT: &str = "db_client_connection_wait_time_seconds";
@@ -30,12 +30,7 @@ fn at_most(page: &Page, histogram: &str, le: &str) -> f64 {
 async fn a_connection_that_is_there_at_once_is_a_wait_of_nothing() {
     let bench = Bench::new(silent()).await;
     let (orders, _db) = bench.sqlite("orders", 1).await;
-    orders
-        .acquire()
-        .await
-        .expect("a connection")
-        .release()
-        .await;
+    checkout(&orders).await;
     let before = bench.page().await;
     assert_eq!(count(&before, WAIT), 1.0);
     // It has come back just now: it is not tested again.
@@ -88,12 +83,7 @@ async fn the_hold_is_from_the_grant_to_the_drop() {
     let (orders, _db) = bench.sqlite("orders", 2).await;
     let start = Instant::now();
     let held = orders.acquire().await.expect("a connection");
-    orders
-        .acquire()
-        .await
-        .expect("a connection")
-        .release()
-        .await;
+    checkout(&orders).await;
     tokio::time::sleep(millis(150)).await;
     // Out, so not over.
     assert_eq!(count(&bench.page().await, USE), 1.0);

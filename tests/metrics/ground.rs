@@ -29,6 +29,12 @@ pub(crate) fn silent() -> Config {
         .wait(Duration::from_secs(3600))
 }
 
+/// One checkout, and its way back.
+pub(crate) async fn checkout<DB: sqlx::Database>(pool: &leaktrace::Pool<DB>) {
+    let conn = pool.acquire().await.expect("a connection");
+    conn.release().await;
+}
+
 pub(crate) fn recorder() -> PrometheusRecorder {
     PrometheusBuilder::new()
         .with_recommended_naming(true)

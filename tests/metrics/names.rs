@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use leaktrace::Monitor;
 use leaktrace::metrics::{BUCKETS, METRICS, Metric, MetricKind, Metrics};
 
-use crate::ground::{Bench, recorder, silent};
+use crate::ground::{Bench, checkout, recorder, silent};
 use crate::support::db::sqlite_database;
 
 /// The name that Prometheus shows, with recommended naming.
@@ -41,12 +41,7 @@ fn word(kind: MetricKind) -> &'static str {
 async fn each_metric_is_there_under_its_name_with_its_type_description_and_labels() {
     let bench = Bench::new(silent()).await;
     let (orders, _db) = bench.sqlite("orders", 2).await;
-    orders
-        .acquire()
-        .await
-        .expect("a connection")
-        .release()
-        .await;
+    checkout(&orders).await;
     assert!(bench.metrics.health(&orders).await.ok);
     let page = bench.page().await;
     let mut described = BTreeMap::new();

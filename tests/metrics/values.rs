@@ -7,7 +7,7 @@ use axum::routing::get;
 use leaktrace::{Kind, PgPool, PgPoolOptions, Scope, SqlitePool, SqlitePoolOptions};
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::ground::{Bench, LONG, Page, STATE, millis, serve, silent};
+use crate::ground::{Bench, LONG, Page, STATE, checkout, millis, serve, silent};
 use crate::support::db::postgres_database;
 use crate::support::{Proxy, eventually};
 
@@ -280,12 +280,7 @@ async fn a_begin_that_was_cut_and_a_commit_of_an_aborted_transaction_are_rollbac
     assert_eq!(rollbacks(&page, "orders", "dropped"), 0.0);
 
     // BEGIN arrives, and its answer does not before nobody waits for it.
-    orders
-        .acquire()
-        .await
-        .expect("a connection")
-        .release()
-        .await;
+    checkout(&orders).await;
     proxy.stall_only(crate::support::Direction::ToClient);
     let cut = tokio::time::timeout(millis(200), orders.begin()).await;
     assert!(cut.is_err(), "nothing answers");

@@ -196,40 +196,58 @@ fn compare(kind: Kind, text: &str) {
     );
 }
 
-#[tokio::test]
-async fn held_too_long() {
-    let Some(ground) = Ground::new(sooner()).await else {
+/// Runs a bug for one request, and compares the first finding of that kind with its page.
+async fn reported<F>(
+    kind: Kind,
+    config: Config,
+    (route, path): (&str, &'static str),
+    bug: fn(PgPool) -> F,
+) where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let Some(ground) = Ground::new(config).await else {
         return;
     };
-    let handler = |pool| async move { super::held_too_long(&pool, &Partner, 7).await };
-    let addr = ground.serve("/articles/{id}/restock", handler).await;
-    send(addr, "/articles/7/restock");
-    let finding = ground.first(Kind::HeldTooLong).await;
-    compare(finding.kind, &finding.to_string());
+    let addr = ground.serve(route, bug).await;
+    send(addr, path);
+    let finding = ground.first(kind).await;
+    compare(kind, &finding.to_string());
+}
+
+#[tokio::test]
+async fn held_too_long() {
+    let bug = |pool| async move { super::held_too_long(&pool, &Partner, 7).await };
+    reported(
+        Kind::HeldTooLong,
+        sooner(),
+        ("/articles/{id}/restock", "/articles/7/restock"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn idle_in_transaction() {
-    let Some(ground) = Ground::new(sooner()).await else {
-        return;
-    };
-    let handler = |pool| async move { super::idle_in_transaction(&pool, &Partner, 8).await };
-    let addr = ground.serve("/orders/{id}/ship", handler).await;
-    send(addr, "/orders/8/ship");
-    let finding = ground.first(Kind::IdleInTransaction).await;
-    compare(finding.kind, &finding.to_string());
+    let bug = |pool| async move { super::idle_in_transaction(&pool, &Partner, 8).await };
+    reported(
+        Kind::IdleInTransaction,
+        sooner(),
+        ("/orders/{id}/ship", "/orders/8/ship"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn outlived_request() {
-    let Some(ground) = Ground::new(defaults()).await else {
-        return;
-    };
-    let handler = |pool| async move { super::outlived_request(pool, Partner, 8).await.map(drop) };
-    let addr = ground.serve("/orders/{id}/label", handler).await;
-    ask(addr, "/orders/8/label").await;
-    let finding = ground.first(Kind::OutlivedRequest).await;
-    compare(finding.kind, &finding.to_string());
+    let bug = |pool| async move { super::outlived_request(pool, Partner, 8).await.map(drop) };
+    reported(
+        Kind::OutlivedRequest,
+        defaults(),
+        ("/orders/{id}/label", "/orders/8/label"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -299,38 +317,38 @@ async fn exhausted() {
 
 #[tokio::test]
 async fn dirty_return() {
-    let Some(ground) = Ground::new(defaults()).await else {
-        return;
-    };
-    let handler = |pool| async move { super::dirty_return(&pool, 13).await };
-    let addr = ground.serve("/orders/{id}/pay", handler).await;
-    ask(addr, "/orders/13/pay").await;
-    let finding = ground.first(Kind::DirtyReturn).await;
-    compare(finding.kind, &finding.to_string());
+    let bug = |pool| async move { super::dirty_return(&pool, 13).await };
+    reported(
+        Kind::DirtyReturn,
+        defaults(),
+        ("/orders/{id}/pay", "/orders/13/pay"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn lost_writes() {
-    let Some(ground) = Ground::new(defaults()).await else {
-        return;
-    };
-    let handler = |pool| async move { super::lost_writes(&pool, 9).await };
-    let addr = ground.serve("/orders/{id}/pay", handler).await;
-    ask(addr, "/orders/9/pay").await;
-    let finding = ground.first(Kind::LostWrites).await;
-    compare(finding.kind, &finding.to_string());
+    let bug = |pool| async move { super::lost_writes(&pool, 9).await };
+    reported(
+        Kind::LostWrites,
+        defaults(),
+        ("/orders/{id}/pay", "/orders/9/pay"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn commit_unknown() {
-    let Some(ground) = Ground::new(defaults()).await else {
-        return;
-    };
-    let handler = |pool| async move { super::commit_unknown(&pool, 7).await };
-    let addr = ground.serve("/orders/{id}/pay", handler).await;
-    ask(addr, "/orders/7/pay").await;
-    let finding = ground.first(Kind::CommitUnknown).await;
-    compare(finding.kind, &finding.to_string());
+    let bug = |pool| async move { super::commit_unknown(&pool, 7).await };
+    reported(
+        Kind::CommitUnknown,
+        defaults(),
+        ("/orders/{id}/pay", "/orders/7/pay"),
+        bug,
+    )
+    .await;
 }
 
 #[tokio::test]
