@@ -213,6 +213,8 @@ mod tests {
         const TOO_MANY: usize = 7;
         let log = Log::default();
         let writer = log.clone();
+        // Where there is one subscriber only, tracing takes it for that of every thread.
+        let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .finish();

@@ -126,7 +126,7 @@ async fn a_record_knows_its_task_its_span_and_its_scope() {
     let w = sqlite(silent(), 1).await;
     let pool = w.pool.clone();
     let events = crate::support::Events::new();
-    let _here = tracing::subscriber::set_default(events.subscriber());
+    let _here = events.here();
     let task = tokio::spawn(async move {
         let me = tokio::task::id().to_string();
         let job = leaktrace::Scope::new("nightly invoices");

@@ -14,14 +14,17 @@ async fn a_scoped_subscriber_receives_the_finding() {
     let events = Events::new();
     let elsewhere = Events::new();
     let test = database(Db::Sqlite).await.expect("SQLite");
-    let monitor = tracing::subscriber::with_default(events.subscriber(), || Monitor::new(silent()));
+    let monitor = {
+        let _here = events.here();
+        Monitor::new(silent())
+    };
     let pool = leaktrace::SqlitePoolOptions::new()
         .monitor(&monitor)
         .name("orders")
         .connect(&test.url)
         .await
         .expect("a pool");
-    let _other = tracing::subscriber::set_default(elsewhere.subscriber());
+    let _other = elsewhere.here();
     let mut conn = pool.acquire().await.expect("a connection");
     let taken = line!() - 1;
     let used = line!() + 1;

@@ -140,7 +140,7 @@ async fn many(monitor: &Monitor) -> SqlitePool {
 async fn groups_at_once(count: usize) -> (Events, usize) {
     let events = Events::new();
     let monitor = {
-        let _here = tracing::subscriber::set_default(events.subscriber());
+        let _here = events.here();
         Monitor::new(silent())
     };
     let findings = listen(&monitor);

@@ -131,14 +131,11 @@ async fn the_task_that_failed_says_it_in_its_own_span() {
     let subscriber = tracing_subscriber::registry()
         .with(events.clone())
         .with(spans.clone());
-    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let _subscriber = crate::support::events::hear(subscriber);
     let bench = Bench::quick();
     let db = sqlite_database().await;
     let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
     let _held = held(&pool).await;
-    // Another test may reach the event for the first time while this one sets its subscriber, and
-    // tracing then remembers that nobody wants it.
-    tracing::callsite::rebuild_interest_cache();
     let request = async { pool.acquire().await.map(drop) };
     let error = request.instrument(tracing::info_span!("GET /orders")).await;
     assert!(matches!(error, Err(sqlx::Error::PoolTimedOut)));

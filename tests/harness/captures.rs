@@ -119,12 +119,12 @@ fn eventually_in_vain_says_what_it_last_saw() {
 #[test]
 fn events_of_leaktrace_are_captured_with_their_fields() {
     let events = Events::new();
-    tracing::subscriber::with_default(events.subscriber(), || {
-        tracing::warn!(target: "leaktrace", held_ms = 1200, pool = "orders", "held too long");
-        tracing::info!(target: "leaktrace::report", "one more");
-        tracing::error!(target: "leaktracer", "not ours");
-        tracing::error!("not ours either: the target is this test's module");
-    });
+    let here = events.here();
+    tracing::warn!(target: "leaktrace", held_ms = 1200, pool = "orders", "held too long");
+    tracing::info!(target: "leaktrace::report", "one more");
+    tracing::error!(target: "leaktracer", "not ours");
+    tracing::error!("not ours either: the target is this test's module");
+    drop(here);
     let all = events.all();
     assert_eq!(all.len(), 2, "{all:?}");
     assert_eq!(all[0].level, tracing::Level::WARN);
@@ -137,9 +137,22 @@ fn events_of_leaktrace_are_captured_with_their_fields() {
 #[test]
 fn events_outside_of_the_subscriber_are_not_captured() {
     let events = Events::new();
-    let subscriber = events.subscriber();
     tracing::warn!(target: "leaktrace", "before");
-    tracing::subscriber::with_default(subscriber, || {});
+    drop(events.here());
     tracing::warn!(target: "leaktrace", "after");
     assert!(events.is_empty(), "{:?}", events.all());
+}
+
+/// tracing alone remembers of such an event that nobody wants it.
+#[test]
+fn an_event_that_another_thread_reached_first_is_captured() {
+    fn say() {
+        tracing::warn!(target: "leaktrace", "by whoever calls");
+    }
+    let events = Events::new();
+    let _here = events.here();
+    std::thread::spawn(say).join().expect("the other thread");
+    assert!(events.is_empty(), "the other one has no subscriber");
+    say();
+    assert_eq!(events.all().len(), 1);
 }

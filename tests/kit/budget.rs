@@ -26,7 +26,7 @@ fn little_room_is_a_warning_and_enough_is_none() {
     let limit = Limit::new(100, 0);
     for (connections, tight) in [(80, false), (81, true), (100, true)] {
         let events = Events::new();
-        let _subscriber = tracing::subscriber::set_default(events.subscriber());
+        let _subscriber = events.here();
         let shares = [Share::new("orders", 1, connections)];
         let used = Budget::of(&shares).against(limit).expect("it fits");
         assert_eq!(used.is_tight(), tight, "{used}");

@@ -205,7 +205,7 @@ async fn a_replica_that_falls_silent_is_away_after_three_seconds_and_both_is_sai
         return;
     };
     let events = Events::new();
-    let _subscriber = tracing::subscriber::set_default(events.subscriber());
+    let _subscriber = events.here();
     let monitor = Monitor::new(Config::default());
     let primary = pool(&monitor, "orders", &test.url).await;
     drop(pool_of_replica(&monitor, &url).await);

@@ -31,7 +31,7 @@ impl Log {
             .with_ansi(false)
             .with_max_level(tracing::Level::TRACE)
             .with_writer(move || log.clone());
-        tracing::subscriber::set_default(lines.finish())
+        crate::support::events::hear(lines.finish())
     }
 
     fn text(&self) -> String {

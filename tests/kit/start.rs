@@ -27,7 +27,7 @@ async fn closed_port() -> u16 {
 #[tokio::test]
 async fn a_server_that_refuses_is_tried_as_often_as_told_with_a_line_each() {
     let events = Events::new();
-    let _subscriber = tracing::subscriber::set_default(events.subscriber());
+    let _subscriber = events.here();
     let port = closed_port().await;
     let start = Instant::now();
     let error = open::<sqlx::Postgres>(&nowhere(port))

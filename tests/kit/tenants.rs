@@ -368,7 +368,7 @@ async fn a_tenant_set_for_the_session_is_found_when_it_comes_back_and_reset() {
         return;
     };
     let events = Events::new();
-    let _subscriber = tracing::subscriber::set_default(events.subscriber());
+    let _subscriber = events.here();
     let set = || sqlx::query("SET app.tenant = 'acme'");
     let control = stage.plain().await;
     set().execute(&control).await.expect("set");
@@ -421,7 +421,7 @@ async fn on_any_other_pool_a_begin_finds_it_and_its_commit_resets_it() {
         return;
     };
     let events = Events::new();
-    let _subscriber = tracing::subscriber::set_default(events.subscriber());
+    let _subscriber = events.here();
     let pool = stage.plain().await;
     let orders = orders(&pool).await;
     nothing_is_left(&pool, &orders).await;
@@ -590,7 +590,7 @@ async fn no_tenant_no_variable_and_no_policy_are_told() {
         return;
     };
     let events = Events::new();
-    let _subscriber = tracing::subscriber::set_default(events.subscriber());
+    let _subscriber = events.here();
     let pool = stage.guarded().await;
     let orders = orders(&pool).await;
     let Err(Error::AnyDriverError(error)) = orders.begin("").await else {

@@ -91,7 +91,7 @@ on_each_database! {
         let Some(test) = database(DB::DB).await else { return };
         let events = Events::new();
         let monitor = {
-            let _here = tracing::subscriber::set_default(events.subscriber());
+            let _here = events.here();
             Monitor::new(silent().report_interval(millis(1)))
         };
         let findings = listen(&monitor);

@@ -17,7 +17,7 @@ async fn watched_as(name: &str) -> (Watched<sqlx::Sqlite>, Events) {
     let test = crate::support::db::sqlite_memory();
     let events = Events::new();
     let monitor = {
-        let _here = tracing::subscriber::set_default(events.subscriber());
+        let _here = events.here();
         Monitor::new(silent())
     };
     let findings = listen(&monitor);
@@ -96,7 +96,7 @@ async fn neither_a_raw_path_nor_a_hostile_request_id_is_shown() {
     let test = database(Db::Sqlite).await.expect("SQLite");
     let events = Events::new();
     let monitor = {
-        let _here = tracing::subscriber::set_default(events.subscriber());
+        let _here = events.here();
         Monitor::new(silent())
     };
     let findings = listen(&monitor);

@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
+use tracing::dispatcher::Dispatch;
 use tracing::field::{Field, Visit};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -32,10 +35,29 @@ impl Events {
         Self::default()
     }
 
-    /// A subscriber for `tracing::subscriber::{with_default, set_default, set_global_default}`.
+    /// Hears what this thread says, until the guard is dropped.
+    pub(crate) fn here(&self) -> DefaultGuard {
+        hear(self.subscriber())
+    }
+
+    /// A subscriber for `tracing::subscriber::set_global_default`; for one thread it is [`hear`].
     pub(crate) fn subscriber(&self) -> impl Subscriber + Send + Sync + 'static {
         tracing_subscriber::registry().with(self.clone())
     }
+}
+
+/// Makes `subscriber` the one of this thread, until the guard is dropped.
+///
+/// While a process has one subscriber, tracing takes it for everybody's: when another thread, which has
+/// none, is the first to reach an event, it asks that thread alone, and remembers for all of them that
+/// nobody wants the event. Tests run beside each other, so there is always a second one, which wants
+/// nothing; what was remembered before is asked anew.
+pub(crate) fn hear(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
+    let here = tracing::subscriber::set_default(subscriber);
+    tracing::callsite::rebuild_interest_cache();
+    here
 }
 
 impl Deref for Events {
