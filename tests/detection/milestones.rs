@@ -179,6 +179,22 @@ async fn groups_at_once(count: usize) -> (Events, usize) {
 
 #[tokio::test]
 async fn more_than_twenty_reports_a_minute_become_a_count() {
+    become_a_count().await;
+}
+
+/// So slow that every few looks it is not known yet whether it runs at all.
+#[tokio::test]
+async fn they_become_a_count_also_while_the_runtime_is_slow() {
+    tokio::spawn(async {
+        loop {
+            std::thread::sleep(millis(100));
+            tokio::task::yield_now().await;
+        }
+    });
+    become_a_count().await;
+}
+
+async fn become_a_count() {
     let (events, held) = groups_at_once(27).await;
     assert_eq!(held, 20);
     let notes: Vec<_> = events
