@@ -96,27 +96,24 @@ async fn a_burst_of_twenty_never_has_more_than_base_and_overflow_on_the_server()
     let pool: PgPool = open(&sized).await.expect("a pool");
     // The session of the first try is listed for a moment.
     has_sessions(&mut observer, 0).await;
-    let clients: Vec<_> = (0..20)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move {
-                for _ in 0..5 {
-                    sqlx::query("SELECT pg_sleep(0.05)").execute(&pool).await?;
-                }
-                Ok::<_, sqlx::Error>(())
-            })
-        })
-        .collect();
     let (mut most, mut samples) = (0, 0);
-    while !clients.iter().all(|client| client.is_finished()) {
-        most = most.max(pids(&mut observer).await.len());
-        samples += 1;
-    }
-    for client in clients {
-        client.await.expect("no panic").expect("an answer");
+    for _ in 0..5 {
+        let pool = pool.clone();
+        // All of them stand in line before the first one is served: from then on the pool shrinks. The
+        // server lists a session for a moment after it is closed, beside one that would be opened then.
+        let clients = tokio::spawn(async move {
+            let client = || sqlx::query("SELECT pg_sleep(0.05)").execute(&pool);
+            futures::future::try_join_all((0..20).map(|_| client())).await
+        });
+        while !clients.is_finished() {
+            most = most.max(pids(&mut observer).await.len());
+            samples += 1;
+        }
+        let answers = clients.await.expect("no panic");
+        assert_eq!(answers.expect("answers").len(), 20);
+        has_sessions(&mut observer, 2).await;
     }
     assert_eq!(most, 5, "in {samples} samples");
-    has_sessions(&mut observer, 2).await;
     leaktrace::assert_no_leaks!(pool);
     has_sessions(&mut observer, 2).await;
 }
@@ -221,8 +218,9 @@ async fn ages_at_the_end(test: &TestDb, jitter: Duration) -> Vec<Duration> {
         .warm_up(true)
         .max_lifetime(Some(LIFETIME))
         .lifetime_jitter(jitter);
-    let pool: PgPool = open(&ageing).await.expect("a pool");
+    // Before the first of them is opened: on a busy machine that takes a while.
     let start = Instant::now();
+    let pool: PgPool = open(&ageing).await.expect("a pool");
     let pid = || sqlx::query_scalar("SELECT pg_backend_pid()");
     let mut left = BTreeSet::<i32>::new();
     let mut held = Vec::new();
@@ -270,9 +268,7 @@ async fn without_jitter_they_live_their_whole_life() {
         return;
     };
     let ages = ages_at_the_end(&test, Duration::ZERO).await;
-    // What they lived before the clock here was started.
-    let slack = Duration::from_secs(1);
-    assert!(ages.iter().all(|age| *age + slack >= LIFETIME), "{ages:?}");
+    assert!(ages.iter().all(|age| *age >= LIFETIME), "{ages:?}");
 }
 
 #[tokio::test]
