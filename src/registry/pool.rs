@@ -220,7 +220,8 @@ impl PoolRecord {
 
     /// Whether one of the connections is closed when it comes back, because there are too many.
     pub(crate) fn leaves(&self) -> bool {
-        let waits = self.waiting.load(Ordering::Acquire) > 0;
+        // Who was granted one that is idle by now waits until it is polled, and needs no other.
+        let waits = self.waiting.load(Ordering::Acquire) > self.gauges.idle();
         !waits && self.habits.leaves(self.gauges.size(), self.gauges.max())
     }
 

@@ -185,7 +185,8 @@ macro_rules! abandon {
             sleepers(&mut $stage.observer).await == 0
         })
         .await;
-        leaktrace::assert_no_leaks!(pool);
+        // A MariaDB that was asked to end what just ends takes seconds for it.
+        pool.find_leaks(LONG).await.expect("all of them are back");
         assert_eq!(pool.status().orphaned, 0);
         assert!(pool.size() == 2 || given_up() > 0, "cancelled, not closed");
         let stuck = findings.all();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use leaktrace::kit::{PoolSettings, Traffic};
 use leaktrace::{PgPool, SqlitePool};
 
@@ -148,6 +149,29 @@ async fn an_extra_connection_goes_to_who_waits_instead_of_being_closed() {
     drop(extra);
     let second = waiter.await.expect("no panic").expect("a pid");
     assert_eq!(first, second);
+}
+
+/// Two come back, and one is waited for. Who waits is granted the first, and waits until it is polled.
+#[tokio::test]
+async fn an_extra_connection_is_closed_when_who_waits_has_another_one() {
+    let Some(test) = postgres_database().await else {
+        return;
+    };
+    let mut observer = PgObserver::watch(&test).await;
+    let sized = settings(&test)
+        .max_connections(1)
+        .max_overflow(1)
+        .acquire_timeout(LONG);
+    let pool: PgPool = open(&sized).await.expect("a pool");
+    let one = pool.acquire().await.expect("a connection");
+    let extra = pool.acquire().await.expect("an extra one");
+    let mut waiter = Box::pin(pool.acquire());
+    assert!((&mut waiter).now_or_never().is_none());
+    one.release().await;
+    assert_eq!((pool.status().waiting, pool.status().idle), (1, 1));
+    extra.release().await;
+    let _served = waiter.await.expect("the first one");
+    has_sessions(&mut observer, 1).await;
 }
 
 #[tokio::test]
