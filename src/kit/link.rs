@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "postgres")]
+use sqlx::ConnectOptions;
 use url::Url;
 
 use crate::ConfigError;
@@ -227,15 +229,62 @@ impl Link {
         text.to_string()
     }
 
+    /// The path of the Unix socket that it leads to, if it does.
+    pub(super) fn socket(&self) -> Option<String> {
+        match self.family {
+            Family::MySql => self.parameter(&["socket"]),
+            Family::Sqlite => None,
+            #[cfg(not(feature = "postgres"))]
+            Family::Postgres => None,
+            #[cfg(feature = "postgres")]
+            Family::Postgres => {
+                let server = self.server()?;
+                let folder = match server.get_socket() {
+                    Some(folder) => folder.to_str()?,
+                    None => Some(server.get_host()).filter(|host| host.starts_with('/'))?,
+                };
+                Some(format!("{folder}/.s.PGSQL.{}", server.get_port()))
+            }
+        }
+    }
+
+    /// Where sqlx goes to, which also depends on `PGHOST` and on what there is.
+    ///
+    /// It is given no more than it needs for that: it reads the file of passwords where it sees none,
+    /// and logs what it does not know.
+    #[cfg(feature = "postgres")]
+    fn server(&self) -> Option<sqlx::postgres::PgConnectOptions> {
+        let says_where = |name: &str| matches!(name, "host" | "hostaddr" | "port");
+        let pairs = self.url.query_pairs().into_owned();
+        let pairs: Vec<_> = pairs.filter(|(name, _)| says_where(name)).collect();
+        let mut url = self.url.clone();
+        let mut query = url.query_pairs_mut();
+        query
+            .clear()
+            .extend_pairs(pairs)
+            .append_pair("password", "-");
+        drop(query);
+        sqlx::postgres::PgConnectOptions::from_url(&url).ok()
+    }
+
     /// No file has such a name; the URL of a server with a wrong scheme looks like this.
     fn is_of_a_server_in_disguise(&self) -> bool {
         self.family == Family::Sqlite && self.url.as_str().contains('@')
     }
 
-    /// `host:port`, or what else tells where it leads.
+    /// `host:port`, the path of a socket, or what else tells where it leads.
     pub(super) fn place(&self) -> String {
         if self.is_of_a_server_in_disguise() {
             return self.url.scheme().to_string();
+        }
+        if let Some(socket) = self.socket() {
+            return socket;
+        }
+        #[cfg(feature = "postgres")]
+        if self.family == Family::Postgres
+            && let Some(server) = self.server()
+        {
+            return format!("{}:{}", server.get_host(), server.get_port());
         }
         match (self.url.host_str(), self.url.port()) {
             (Some(host), Some(port)) if !host.is_empty() => format!("{host}:{port}"),
