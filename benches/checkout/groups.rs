@@ -32,6 +32,7 @@ pub(crate) fn settings() -> Vec<Setting> {
         Setting::new(Design::Watched(Detail::Location), false),
         Setting::new(Design::Watched(Detail::Backtrace), false),
         Setting::new(Design::Portable, false),
+        Setting::new(Design::Measured, false),
         Setting::new(Design::Own(Detail::Location), true),
         Setting::new(Design::Own(Detail::Backtrace), true),
         Setting::new(Design::Naive, false),

@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use leaktrace::metrics::Metrics;
 use leaktrace::{Config, Detail, Monitor, Unwinder};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{Database, Postgres, Sqlite};
 
 /// As many connections as every pool here has.
@@ -26,6 +28,8 @@ pub(crate) enum Design {
     Own(Detail),
     /// Watched at `backtrace`, with the system's unwinder.
     Portable,
+    /// Watched at `location`, with metrics for Prometheus.
+    Measured,
     /// Watched at `backtrace`, with 200 ns added to each acquire: what the self-check must notice.
     Delayed,
 }
@@ -52,6 +56,7 @@ impl Setting {
             Design::Watched(_) => "leaktrace, watched pool",
             Design::Own(_) => "leaktrace, own PoolOptions",
             Design::Portable => "leaktrace, watched pool, portable capture",
+            Design::Measured => "leaktrace, watched pool, metrics",
             Design::Delayed => "leaktrace, 200 ns added",
         }
     }
@@ -60,6 +65,7 @@ impl Setting {
         match self.design {
             Design::Raw | Design::Naive => "-".to_string(),
             Design::Watched(detail) | Design::Own(detail) => detail.to_string(),
+            Design::Measured => Detail::Location.to_string(),
             Design::Portable | Design::Delayed => Detail::Backtrace.to_string(),
         }
     }
@@ -155,10 +161,17 @@ impl<DB: Backend> Subject<DB> {
                 });
             }
             Design::Watched(detail) => detail,
+            Design::Measured => Detail::Location,
             Design::Portable | Design::Delayed => Detail::Backtrace,
         };
         let raw = plain().connect_with(options.clone()).await?;
-        let ours = Some(monitor(detail).watch("bench", raw.clone()));
+        let monitor = monitor(detail);
+        if setting.design == Design::Measured {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let metrics = Metrics::options().recorder(recorder).of(&monitor);
+            metrics.expect("a monitor of its own");
+        }
+        let ours = Some(monitor.watch("bench", raw.clone()));
         Ok(Self { setting, raw, ours })
     }
 

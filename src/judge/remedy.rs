@@ -193,6 +193,7 @@ fn unseen(holder: &Holder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Moment;
     use crate::registry::{Blocker, Blocks, Phase};
     use crate::site::Location;
     use std::time::SystemTime;
@@ -401,6 +402,7 @@ mod tests {
             pool_id: 1,
             owner: holder.owner,
             woken_ago: None,
+            waited: (Moment::FIRST, Moment::FIRST.after(Duration::from_secs(2))),
         }
     }
 

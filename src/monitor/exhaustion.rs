@@ -51,6 +51,9 @@ impl Monitor {
         let mut state = self.0.exhaustion.lock();
         state.looks.look(snapshot, now);
         let stuck = stuck(snapshot);
+        let stops = self.0.stops.lock().clone();
+        // Nothing could be granted while the process stood still.
+        let waited = |waiter: &Waiter| stops.running_between(waiter.waited.0, waiter.waited.1);
         for pool in &snapshot.pools {
             let of_pool = |waiter: &&Waiter| waiter.pool_id == pool.id;
             let oldest = snapshot.waiters.iter().find(of_pool);
@@ -58,14 +61,14 @@ impl Monitor {
             let left = gave_up
                 .iter()
                 .filter(of_pool)
-                .find(|waiter| waiter.waited_for * 10 >= wait * 9);
+                .find(|waiter| waited(waiter) * 10 >= wait * 9);
             if oldest.is_none() && left.is_none() {
                 continue;
             }
             let Some(record) = self.record(pool.id) else {
                 continue;
             };
-            let waited = oldest.map_or(Duration::ZERO, |waiter| waiter.waited_for);
+            let waited = oldest.map_or(Duration::ZERO, &waited);
             let timeout = record.acquire_timeout();
             let pace = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(100));
             if oldest.is_some() {

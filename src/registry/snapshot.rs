@@ -52,10 +52,14 @@ impl Registry {
     }
 
     pub(crate) fn holders(&self, now: Moment, limits: &Limits, stops: &Stops) -> Vec<Holder> {
-        let mut holders: Vec<Holder> = self
-            .cells()
-            .filter_map(|cell| cell.listed(now, limits, stops))
-            .collect();
+        let cells: Vec<_> = self.cells().collect();
+        // Room for all of them at once: a vector that grows copies them each time.
+        let mut holders = Vec::with_capacity(cells.len());
+        holders.extend(
+            cells
+                .iter()
+                .filter_map(|cell| cell.listed(now, limits, stops)),
+        );
         holders.sort_by_key(|holder| (holder.acquired_at, holder.id));
         self.testimonies.join(&mut holders, now);
         holders

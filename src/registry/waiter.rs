@@ -51,6 +51,9 @@ pub struct Waiter {
     pub(crate) id: u64,
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) pool_id: u64,
+    /// From when to when it waited; until this copy was made, if it still does.
+    #[cfg_attr(feature = "json", serde(skip))]
+    pub(crate) waited: (Moment, Moment),
     #[cfg_attr(feature = "json", serde(skip))]
     pub(crate) owner: Option<Owner>,
     /// How long ago it was woken, without having been polled since.
@@ -113,6 +116,7 @@ impl WaiterCell {
                 .map(|label| text::escape_text(label, 100).into_owned()),
             acquired_by: self.acquired_by.map(Location::from),
             waited_for: now.since(self.since),
+            waited: (self.since, now),
             last_polled_ago: ago(&self.spy.polled_at).unwrap_or_default(),
             scope: self.scope.as_ref().map(ScopeInfo::of),
             id: self.id,

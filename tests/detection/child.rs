@@ -205,26 +205,42 @@ async fn global() {
     );
 }
 
-/// Holds a connection until the process was stopped for a while, or until that is reported; then
-/// another one at another line until that is reported. Writes what was.
+/// Holds a connection, for which another task waits, until the process was stopped for a while, or until
+/// that is reported; then another one at another line until that is reported. Writes what was.
 async fn held() {
     let config = Config::default()
         .detail(leaktrace::Detail::Backtrace)
-        .threshold(Duration::from_secs(2));
+        .threshold(Duration::from_secs(2))
+        .wait(Duration::from_secs(2));
     let monitor = Monitor::new(config);
     let findings: Capture<Finding> = listen(&monitor);
-    let pool = pool(&monitor, "orders").await;
+    let pool = SqlitePoolOptions::new()
+        .monitor(&monitor)
+        .name("orders")
+        .max_connections(1)
+        .acquire_timeout(PATIENCE * 2)
+        .connect("sqlite::memory:")
+        .await
+        .expect("a pool in memory");
     let first = pool.labeled("first").acquire().await.expect("a connection");
+    let waits = pool.labeled("waits");
+    let waiter = tokio::spawn(async move { waits.acquire().await.map(drop) });
+    while monitor.waiters().is_empty() {
+        tokio::task::yield_now().await;
+    }
     println!("\nheld");
     std::io::stdout().flush().expect("stdout");
     let mut last = Instant::now();
-    while findings.is_empty() && last.elapsed() < Duration::from_secs(10) {
+    let said = |kind: Kind| findings.all().iter().any(|found| found.kind == kind);
+    let both = || said(Kind::HeldTooLong) && said(Kind::Exhausted);
+    while !both() && last.elapsed() < Duration::from_secs(10) {
         last = Instant::now();
         std::thread::sleep(millis(5));
     }
     // After a stop: for longer than the watchdog ever sleeps, so that it has looked at this holder.
     std::thread::sleep(millis(700));
     drop(first);
+    waiter.await.expect("no panic").expect("a connection");
     // So that all was said that there was to say: another one, which must be reported.
     let _second = pool
         .labeled("second")
@@ -232,12 +248,19 @@ async fn held() {
         .await
         .expect("a connection");
     let second = |all: &[Finding]| {
-        let labels = |found: &Finding| found.holders[0].label.as_deref() == Some("second");
+        let labels = |found: &Finding| label(found) == "second";
         all.iter().any(labels).then_some(())
     };
     findings.wait_for("the second", PATIENCE, second).await;
     for found in findings.all() {
-        let label = found.holders[0].label.clone().unwrap_or_default();
-        println!("said {} {label}", found.kind);
+        println!("said {} {}", found.kind, label(&found));
     }
+}
+
+/// Of the holder that a finding is about.
+fn label(found: &Finding) -> &str {
+    let holder = found.holders.first();
+    holder
+        .and_then(|holder| holder.label.as_deref())
+        .unwrap_or_default()
 }

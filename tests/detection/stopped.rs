@@ -17,12 +17,14 @@ fn a_process_that_was_stopped_for_twenty_seconds_reports_nothing_of_its_own() {
         "it still reports: {rest}"
     );
     assert!(!rest.contains("first"), "{rest}");
+    assert!(!rest.contains("exhausted"), "{rest}");
 }
 
 #[test]
 fn the_same_process_reports_when_it_was_not_stopped() {
     let rest = play(Role::Held, &[]).until("held").rest();
     assert!(rest.contains("said held_too_long first"), "{rest}");
+    assert!(rest.contains("said exhausted first"), "{rest}");
     assert!(rest.contains("said returned_late first"), "{rest}");
     assert!(rest.contains("said held_too_long second"), "{rest}");
 }

@@ -18,7 +18,7 @@ impl Cell {
     /// The copy that readers get, of the checkout that this cell is out for now.
     pub(crate) fn view(&self, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
         let live = self.live.lock().clone();
-        self.copy(&live, now, limits, stops)
+        self.copy(live, now, limits, stops)
     }
 
     /// What is kept of this holder now, to be shown when it may be gone.
@@ -36,7 +36,7 @@ impl Cell {
         limits: &Limits,
         stops: &Stops,
     ) -> Holder {
-        self.copy(&seen.0, now, limits, stops)
+        self.copy(seen.0.clone(), now, limits, stops)
     }
 
     /// The same, if it is out and shown.
@@ -49,11 +49,11 @@ impl Cell {
         let live = Some(self.live.lock())
             .filter(|live| live.id != 0 && live.listed)
             .map(|live| live.clone())?;
-        Some(self.copy(&live, now, limits, stops))
+        Some(self.copy(live, now, limits, stops))
     }
 
     /// Works on a copy: nothing is formatted or allocated under the lock.
-    fn copy(&self, live: &Live, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
+    fn copy(&self, live: Live, now: Moment, limits: &Limits, stops: &Stops) -> Holder {
         let threshold = live
             .policy
             .threshold
@@ -75,7 +75,7 @@ impl Cell {
             held_for: until.since(live.acquired_at),
             waited_for: live.waited,
             acquired_by: live.acquired_by.map(Location::from),
-            stack: live.stack.clone(),
+            stack: live.stack,
             last_used_at: live.last_used_at.map(Moment::wall),
             last_used_by: live.last_used_by.map(Location::from),
             last_sql: live.last_sql.as_ref().map(|sql| sql.masked.to_string()),
