@@ -283,6 +283,14 @@ async fn opened_slowly(bench: &Bench, pool: &PgPool) -> Finding {
     finding
 }
 
+/// In which words depends on whether our own attempt had its answer within its second: on a busy machine
+/// it may not.
+#[track_caller]
+fn is_opening(finding: &Finding) {
+    let connecting = cause(finding, CauseKind::Connecting);
+    assert!(connecting.is_some(), "{finding}");
+}
+
 #[tokio::test]
 async fn one_that_works_is_no_cause_while_places_are_left() {
     let Some(db) = postgres_database().await else {
@@ -299,7 +307,8 @@ async fn one_that_works_is_no_cause_while_places_are_left() {
         () = work => panic!("the others wait for less"),
         finding = opened_slowly(&bench, &pool) => finding,
     };
-    assert_names(&finding.headline, &["1/5 out", "open"]);
+    assert_names(&finding.headline, &["1/5 out"]);
+    is_opening(&finding);
     bench.never_said(&[CauseKind::Saturated]);
 }
 
@@ -314,7 +323,8 @@ async fn one_on_its_way_back_is_no_cause_while_places_are_left() {
     let slow = sqlx::raw_sql("SELECT pg_sleep(10)").execute(&pool);
     assert!(tokio::time::timeout(millis(300), slow).await.is_err());
     let finding = opened_slowly(&bench, &pool).await;
-    assert_names(&finding.headline, &["0/5 out", "open"]);
+    assert_names(&finding.headline, &["0/5 out"]);
+    is_opening(&finding);
     bench.never_said(&[CauseKind::Returning]);
 }
 
