@@ -4,7 +4,7 @@
 //! themselves, nor for the start: see `start`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Executor};
 
@@ -43,25 +43,31 @@ impl PoolSettings {
         if let Some(service) = &self.service {
             options = options.name(service);
         }
-        let session = self.session();
+        let ageing = self.get_max_lifetime();
+        let ageing = ageing.map(|time| Arc::new(Ageing::new(time, self.get_lifetime_jitter())));
+        let (session, births) = (self.session(), ageing.clone());
         options = options.after_connect(move |conn, _| {
-            let sql = session.clone().map(AssertSqlSafe);
+            let (sql, births) = (session.clone().map(AssertSqlSafe), births.clone());
             Box::pin(async move {
                 if let Some(sql) = sql {
                     sqlx::raw_sql(sql).execute(conn).await?;
                 }
                 start::opened();
+                if let Some(births) = births {
+                    // Last: sqlx looks at the clock for its age in this very poll.
+                    births.born(Instant::now());
+                }
                 Ok(())
             })
         });
         if let Some(bypass) = self.alive {
             options = options.alive_bypass(bypass);
         }
-        let ageing = self.get_max_lifetime();
-        let ageing = ageing.map(|time| Arc::new(Ageing::new(time, self.get_lifetime_jitter())));
         if let Some(ageing) = ageing.clone() {
             options = options.before_acquire(move |_, meta| {
-                Box::pin(std::future::ready(Ok(!ageing.is_over(meta.age))))
+                Box::pin(std::future::ready(Ok(
+                    !ageing.is_over(Instant::now(), meta.age)
+                )))
             });
         }
         let residue = self.residue().map(Arc::new);
@@ -69,7 +75,7 @@ impl PoolSettings {
             options = options.after_release(move |conn, meta| {
                 let is_over = ageing
                     .as_ref()
-                    .is_some_and(|ageing| ageing.is_over(meta.age));
+                    .is_some_and(|ageing| ageing.is_over(Instant::now(), meta.age));
                 match residue.clone() {
                     Some(residue) if !is_over => Box::pin(async move {
                         // One that cannot be reset is closed.
