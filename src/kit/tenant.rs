@@ -136,7 +136,7 @@ impl TenantPool {
     /// at WARN.
     ///
     /// # Errors
-    /// As [`Pool::begin`](crate::Pool::begin); an `AnyDriverError` of [`TenantError::NoTenant`] for an
+    /// As [`Pool::begin`](crate::Pool::begin); an `Encode` of [`TenantError::NoTenant`] for an
     /// empty text.
     ///
     /// # Cancel safety
@@ -153,7 +153,7 @@ impl TenantPool {
         let tenant = tenant.to_string();
         async move {
             if tenant.is_empty() {
-                return Err(Error::AnyDriverError(Box::new(TenantError::NoTenant)));
+                return Err(Error::Encode(Box::new(TenantError::NoTenant)));
             }
             let mut tx = begin.await?;
             self.enter(&mut tx, &tenant).await?;

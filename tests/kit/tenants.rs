@@ -593,7 +593,7 @@ async fn no_tenant_no_variable_and_no_policy_are_told() {
     let _subscriber = events.here();
     let pool = stage.guarded().await;
     let orders = orders(&pool).await;
-    let Err(Error::AnyDriverError(error)) = orders.begin("").await else {
+    let Err(Error::Encode(error)) = orders.begin("").await else {
         panic!("an empty text is no tenant");
     };
     let error = error.downcast_ref::<TenantError>();
