@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sqlx::Error;
 
-use super::residue::{check_variable, say_found};
+use super::residue::{Lines, check_variable, say_found};
 use crate::{ConfigError, PgPool, PgTransaction};
 
 /// A pool whose transactions belong to a tenant each.
@@ -41,6 +41,7 @@ pub struct TenantPool {
     variable: Arc<str>,
     /// For which policies were found to hold.
     role: Arc<str>,
+    lines: Arc<Lines>,
 }
 
 /// The value before is read before it is set: a row of `before` must be there first. `role` is what
@@ -127,6 +128,7 @@ impl TenantPool {
             pool,
             variable: variable.into(),
             role: role.into(),
+            lines: Arc::default(),
         })
     }
 
@@ -166,7 +168,12 @@ impl TenantPool {
         let enter = enter.bind(tenant).bind(&*self.role);
         let survived: bool = enter.fetch_one(&mut **tx).await?;
         if survived {
-            say_found(self.pool.name(), &self.variable, "was given out");
+            say_found(
+                &self.lines,
+                self.pool.name(),
+                &self.variable,
+                "was given out",
+            );
             // For the session first, which hides what was set for the transaction.
             for (value, local) in [("", false), (tenant, true)] {
                 let set = sqlx::query(SET).bind(&*self.variable);

@@ -444,6 +444,31 @@ async fn on_any_other_pool_a_begin_finds_it_and_its_commit_resets_it() {
 }
 
 #[tokio::test]
+async fn whoever_sets_it_in_each_request_is_said_ten_times_and_counted() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let events = Events::new();
+    let _subscriber = events.here();
+    let (guarded, plain) = (stage.guarded().await, stage.plain().await);
+    let orders = orders(&plain).await;
+    for _ in 0..25 {
+        for pool in [&guarded, &plain] {
+            let set = sqlx::query("SET app.tenant = 'acme'");
+            set.execute(pool).await.expect("set");
+        }
+        let tx = orders.begin("globex").await.expect("a transaction");
+        tx.commit().await.expect("a commit");
+    }
+    let conn = guarded.acquire().await.expect("a connection");
+    conn.release().await;
+    for words in ["came back", "was given out"] {
+        assert_eq!(said(&events, words), 10, "{words}");
+    }
+    assert_eq!(said(&events, "counted for a minute"), 2);
+}
+
+#[tokio::test]
 async fn a_role_set_for_the_session_does_not_lift_a_tenant_above_policies() {
     let Some(mut stage) = Stage::set().await else {
         return;
