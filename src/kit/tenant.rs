@@ -134,6 +134,9 @@ impl TenantPool {
 
     /// Begins a transaction of that tenant. The calling line becomes the holder's.
     ///
+    /// It is [sealed](crate::Transaction::seal): after a `COMMIT` or `ROLLBACK` that is sent as text,
+    /// what follows is refused and does not run without the tenant.
+    ///
     /// A value that somebody had set for the session is reset with this transaction's commit, and said
     /// at WARN.
     ///
@@ -159,6 +162,8 @@ impl TenantPool {
             }
             let mut tx = begin.await?;
             self.enter(&mut tx, &tenant).await?;
+            // Behind a COMMIT as text nobody's tenant, and with a role the pool's own, would go on.
+            tx.seal();
             Ok(tx)
         }
     }
