@@ -100,11 +100,6 @@ impl PoolSettings {
         Self::default().service(service).overridden_by_env()
     }
 
-    fn overridden_by_env(self) -> Result<Self, ConfigError> {
-        say_typos(self.service.as_deref(), names());
-        self.overridden_by(environment)
-    }
-
     /// As [`from_env`](Self::from_env), where the file fills in what the process does not have, in
     /// the form of `.env`.
     ///
@@ -112,6 +107,16 @@ impl PoolSettings {
     /// As [`from_env`](Self::from_env), and when the file cannot be read.
     pub fn from_env_or_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::default().overridden_by_env_or_file(file)
+    }
+
+    /// These settings, with what the process has in place of them. Reads the prefixes of the
+    /// [service](Self::service), too.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn overridden_by_env(self) -> Result<Self, ConfigError> {
+        say_typos(self.service.as_deref(), names());
+        self.overridden_by(environment)
     }
 
     /// These settings, with what the process or else the file has in place of them. Reads the
@@ -126,7 +131,7 @@ impl PoolSettings {
         self.overridden_by(|name| environment(name).or_else(|| lines.get(name).cloned()))
     }
 
-    /// These settings, with what the lookup has in place of them. Reads the prefixes of the
+    /// These settings, with what the lookup has in place of them; it cannot be asked for typos. Reads the prefixes of the
     /// [service](Self::service), too.
     ///
     /// # Errors
