@@ -124,6 +124,13 @@ impl Episodes {
         (!said).then_some(episode.finding)
     }
 
+    /// Somebody waits for too long at this look too: an open episode goes on.
+    pub(crate) fn lasts(&mut self, pool: u64, now: Moment) {
+        if let Some(episode) = self.open.get_mut(&pool) {
+            episode.last_sign = now;
+        }
+    }
+
     /// Whether something was said of this pool's exhaustion.
     pub(crate) fn has_spoken(&self, pool: u64) -> bool {
         self.open.contains_key(&pool)
@@ -305,6 +312,18 @@ mod tests {
             (true, 1),
             "an interval later"
         );
+    }
+
+    #[test]
+    fn while_somebody_waits_on_it_is_not_over_though_nothing_can_be_said() {
+        let mut episodes = Episodes::default();
+        episodes.sign(1, Stage::Waiting, false, at(1_000), || FindingId(1));
+        assert!(speaks(&mut episodes, Stage::Waiting, 1_000));
+        episodes.lasts(1, at(1_900));
+        assert!(episodes.over(at(2_800)).is_empty());
+        episodes.lasts(2, at(2_800));
+        assert_eq!(episodes.over(at(2_900)).len(), 1, "only of its own pool");
+        assert!(episodes.is_empty());
     }
 
     #[test]

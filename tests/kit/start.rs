@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use leaktrace::kit::{ConnectError, PoolSettings};
 use leaktrace::{Config, Finding, Monitor, PgPool};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::settle::{open, read};
 use crate::support::db::postgres_database;
@@ -21,17 +21,21 @@ fn nowhere(port: u16) -> PoolSettings {
         .expect("a URL")
 }
 
-/// A port that refuses.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("its address").port()
+/// A port that refuses for as long as the socket lives: bound, so that nobody else gets it, and not
+/// listening.
+fn closed_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(any).expect("a port");
+    let port = socket.local_addr().expect("its address").port();
+    (socket, port)
 }
 
 #[tokio::test]
 async fn a_server_that_refuses_is_tried_as_often_as_told_with_a_line_each() {
     let events = Events::new();
     let _subscriber = events.here();
-    let port = closed_port().await;
+    let (_socket, port) = closed_port();
     let start = Instant::now();
     let error = open::<sqlx::Postgres>(&nowhere(port))
         .await

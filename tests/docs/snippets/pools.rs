@@ -64,7 +64,7 @@ mod probes {
 
         axum::Router::new()
             .route("/live", get(liveness)) // asks no database
-            .route("/ready", get(readiness::<sqlx::Postgres>)) // 503 when it does not answer
+            .route("/ready", get(readiness::<sqlx::Postgres>)) // 503 when it does not answer, or is stuck
             .with_state(pool)
     }
 }
