@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         settings = settings.production();
     }
     // What the environment says counts more than what stands above.
-    let settings = settings.overridden_by(|name| std::env::var(name).ok())?;
+    let settings = settings.overridden_by_env()?;
     println!("{settings}");
 
     // What is wrong with what the monitor reads ends the program too.

@@ -146,11 +146,12 @@ impl PoolSettings {
             ));
         }
         let unknown = link.take_unknown();
-        if unknown > 0 {
+        if !unknown.is_empty() {
             tracing::warn!(
                 target: "leaktrace::kit",
-                "{}: {unknown} of its parameters are none of sqlx's and are left out",
+                "{}: not read by sqlx and left out of its parameters: {}",
                 self.origin(Key::Url),
+                unknown.join(", "),
             );
         }
         self.tls.apply(&mut link)?;

@@ -9,6 +9,7 @@ use std::fmt;
 use sqlx::ConnectOptions;
 use url::Url;
 
+use super::near::meant;
 use crate::ConfigError;
 
 /// A URL that shows itself without its secrets.
@@ -79,6 +80,30 @@ const POSTGRES: &[&str] = &[
     "sslrootcert",
     "statement-cache-capacity",
     "user",
+];
+
+/// What libpq or other clients read there, and sqlx does not.
+const ELSEWHERE: &[&str] = &[
+    "channel_binding",
+    "connect_timeout",
+    "connection_limit",
+    "currentSchema",
+    "gssencmode",
+    "keepalives",
+    "pgbouncer",
+    "pool_max_conns",
+    "pool_timeout",
+    "schema",
+    "search_path",
+    "socket_timeout",
+    "ssl",
+    "sslaccept",
+    "sslcrl",
+    "sslnegotiation",
+    "sslpassword",
+    "statement_timeout",
+    "target_session_attrs",
+    "timezone",
 ];
 
 const HIDDEN: &str = "***";
@@ -196,25 +221,33 @@ impl Link {
         self.url.query_pairs_mut().append_pair(name, value);
     }
 
-    /// Takes out what the driver would log, with its value, as unknown. Answers how many: also a name
-    /// may be a piece of a password that nobody escaped.
-    pub(super) fn take_unknown(&mut self) -> usize {
+    /// Takes out what the driver would log, with its value, as unknown. Answers what to say of each:
+    /// its name if that is a word which others read, or nearly one of sqlx's. Any other may be a piece
+    /// of a password that nobody escaped, and is counted.
+    pub(super) fn take_unknown(&mut self) -> Vec<String> {
         if self.family() != Family::Postgres {
-            return 0;
+            return Vec::new();
         }
-        let is_known = |name: &str| POSTGRES.contains(&name) || name.starts_with("options[");
-        let (known, unknown): (Vec<_>, Vec<_>) = self
-            .url
-            .query_pairs()
-            .into_owned()
-            .partition(|(name, _)| is_known(name));
-        if !unknown.is_empty() {
+        let mut known = Vec::new();
+        let mut said = Vec::new();
+        for (at, (name, value)) in self.url.query_pairs().into_owned().enumerate() {
+            if POSTGRES.contains(&&*name) || name.starts_with("options[") {
+                known.push((name, value));
+            } else if ELSEWHERE.contains(&&*name) {
+                said.push(name);
+            } else if let Some(meant) = meant(&name, POSTGRES.iter().copied()) {
+                said.push(format!("{name} (is {meant} meant?)"));
+            } else {
+                said.push(format!("number {}", at + 1));
+            }
+        }
+        if !said.is_empty() {
             self.url.set_query(None);
         }
-        if !unknown.is_empty() && !known.is_empty() {
+        if !said.is_empty() && !known.is_empty() {
             self.url.query_pairs_mut().extend_pairs(known);
         }
-        unknown.len()
+        said
     }
 
     /// A text about this URL, or nothing of it where it shows a part that may be secret.

@@ -18,6 +18,7 @@ mod connect;
 mod error;
 mod health;
 mod link;
+mod near;
 #[cfg(feature = "axum")]
 mod probes;
 mod replicated;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sqlx::Error;
 
-use super::residue::{check_variable, say_found};
+use super::residue::{Lines, check_variable, say_found};
 use crate::{ConfigError, PgPool, PgTransaction};
 
 /// A pool whose transactions belong to a tenant each.
@@ -41,6 +41,7 @@ pub struct TenantPool {
     variable: Arc<str>,
     /// For which policies were found to hold.
     role: Arc<str>,
+    lines: Arc<Lines>,
 }
 
 /// The value before is read before it is set: a row of `before` must be there first. `role` is what
@@ -127,16 +128,20 @@ impl TenantPool {
             pool,
             variable: variable.into(),
             role: role.into(),
+            lines: Arc::default(),
         })
     }
 
     /// Begins a transaction of that tenant. The calling line becomes the holder's.
     ///
+    /// It is [sealed](crate::Transaction::seal): after a `COMMIT` or `ROLLBACK` that is sent as text,
+    /// what follows is refused and does not run without the tenant.
+    ///
     /// A value that somebody had set for the session is reset with this transaction's commit, and said
     /// at WARN.
     ///
     /// # Errors
-    /// As [`Pool::begin`](crate::Pool::begin); an `AnyDriverError` of [`TenantError::NoTenant`] for an
+    /// As [`Pool::begin`](crate::Pool::begin); an `Encode` of [`TenantError::NoTenant`] for an
     /// empty text.
     ///
     /// # Cancel safety
@@ -153,10 +158,12 @@ impl TenantPool {
         let tenant = tenant.to_string();
         async move {
             if tenant.is_empty() {
-                return Err(Error::AnyDriverError(Box::new(TenantError::NoTenant)));
+                return Err(Error::Encode(Box::new(TenantError::NoTenant)));
             }
             let mut tx = begin.await?;
             self.enter(&mut tx, &tenant).await?;
+            // Behind a COMMIT as text nobody's tenant, and with a role the pool's own, would go on.
+            tx.seal();
             Ok(tx)
         }
     }
@@ -166,7 +173,12 @@ impl TenantPool {
         let enter = enter.bind(tenant).bind(&*self.role);
         let survived: bool = enter.fetch_one(&mut **tx).await?;
         if survived {
-            say_found(self.pool.name(), &self.variable, "was given out");
+            say_found(
+                &self.lines,
+                self.pool.name(),
+                &self.variable,
+                "was given out",
+            );
             // For the session first, which hides what was set for the transaction.
             for (value, local) in [("", false), (tenant, true)] {
                 let set = sqlx::query(SET).bind(&*self.variable);

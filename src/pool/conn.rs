@@ -46,6 +46,8 @@ pub(super) struct Conduct {
     pub(super) discarded: bool,
     /// Lent as a raw connection after its transaction was gone.
     pub(super) strayed: bool,
+    /// The transaction is to end by its guard alone.
+    pub(super) sealed: bool,
     /// SQLite's count of changes when the transaction began.
     pub(super) changes: Option<i64>,
 }
@@ -103,9 +105,11 @@ impl<DB: Database> Conn<DB> {
     }
 
     /// Whether the transaction that the guard stands for is gone (R8): a nested begin was cut or
-    /// refused, here or on a raw loan. Whatever runs now would run in autocommit.
+    /// refused, here or on a raw loan, or a sealed one was ended by text. Whatever runs now would run
+    /// in autocommit.
     pub(super) fn is_doomed(&self) -> bool {
         self.cell().is_doomed()
+            || (self.conduct.sealed && !self.cell().is_in_transaction())
             || DB::TransactionManager::get_transaction_depth(self.raw()) < self.conduct.level
     }
 

@@ -4,14 +4,15 @@
 
 use sqlx::Error;
 
-/// The transaction was rolled back when a nested `begin` on it was cancelled or refused.
+/// The transaction was rolled back when a nested `begin` on it was cancelled or refused, or a
+/// [sealed](crate::Transaction::seal) one was ended by text.
 ///
 /// sqlx 0.9 rolls the *outer* transaction back then and goes on in autocommit. leaktrace refuses
 /// further statements and the commit instead, with this as the source of an
 /// [`sqlx::Error::AnyDriverError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a nested begin was cancelled or refused and took this transaction with it: nothing of it is saved; begin again"
+    "this transaction is gone: a nested begin was cancelled or refused and took it along, and nothing of it is saved, or its COMMIT or ROLLBACK was sent as text; begin again"
 )]
 pub struct DoomedTransaction;
 

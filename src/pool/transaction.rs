@@ -188,9 +188,18 @@ impl<'c, DB: Database> Transaction<'c, DB> {
     /// Whether the transaction is gone, and a commit would send nothing and say `Ok`.
     async fn is_lost(&mut self) -> Result<bool, Error> {
         let by_text = self.conn.cell().doubts().by_text;
-        if by_text && Server::of::<DB>(self.conn.raw()) == Server::Sqlite {
+        let server = Server::of::<DB>(self.conn.raw());
+        if by_text && server == Server::Sqlite {
             // What a raw loan has queued is counted only when it is done.
             self.conn.raw_mut().ping().await?;
+        }
+        let sealed = self.conn.conduct.sealed && self.outer == 0;
+        if sealed && by_text && server == Server::Postgres && !self.conn.is_doomed() {
+            let cell = self.conn.cell().clone();
+            cell.doing(Use::Commit);
+            let open = witness::is_in_transaction::<DB>(self.conn.raw_mut()).await;
+            cell.did(Use::Commit, Ending::Failed, self.depth());
+            return Ok(!open?);
         }
         Ok(self.conn.is_doomed())
     }
@@ -231,6 +240,21 @@ impl<'c, DB: Database> Transaction<'c, DB> {
             self.state = State::Open;
         }
         ended
+    }
+
+    /// From now on it ends by its guard alone: a `COMMIT` or `ROLLBACK` that is sent as text is not
+    /// forgiven. For transactions in whose absence a statement would do something else, such as one
+    /// that carries a tenant or a role by `SET LOCAL`.
+    ///
+    /// The text itself is done. The next statement, a nested [`begin`](Self::begin) and
+    /// [`commit`](Self::commit) are refused with [`DoomedTransaction`]. In a script of several
+    /// statements and on a loan of the raw connection it is not seen: there the commit asks
+    /// PostgreSQL, and is refused; what ran meanwhile, ran. Other databases are not asked.
+    ///
+    /// # Cost
+    /// One round trip in a commit after a script or a raw loan, and none else.
+    pub fn seal(&mut self) {
+        self.conn.conduct.sealed = true;
     }
 
     /// Rolls back on purpose, without waiting: what a drop does, but never reported.

@@ -319,6 +319,12 @@ impl Cell {
         self.live.lock().phase = Phase::LeakedOnPurpose;
     }
 
+    /// Whether a transaction is open, as far as statements were seen: a loan of the raw connection and
+    /// a script are not.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.live.lock().in_transaction
+    }
+
     /// The backend of the connection was learned when it was acquired.
     pub(crate) fn on_backend(&self, backend: i64) {
         self.backend.store(backend, Ordering::Relaxed);

@@ -51,6 +51,11 @@ fn each_contradiction_names_both_sides() {
             "DB_LEAK_THRESHOLD",
             "DB_ACQUIRE_TIMEOUT_SECS (3s)",
         ),
+        (
+            &[("DB_WARM_UP", "yes")],
+            "DB_WARM_UP",
+            "DB_MIN_CONNECTIONS is 0",
+        ),
     ] {
         let error = read(list).expect_err(variable);
         assert_eq!(error.variable(), variable);
@@ -91,6 +96,13 @@ fn what_is_set_in_code_is_checked_too() {
         .check()
         .expect_err("none");
     assert_eq!(error.variable(), "max_connections");
+    for many in [
+        PoolSettings::default().max_connections(1 << 18),
+        PoolSettings::default().max_overflow(u32::MAX),
+    ] {
+        let error = many.check().expect_err("more than a server takes");
+        assert!(error.to_string().contains("at most 262143"), "{error}");
+    }
     let error = PoolSettings::default()
         .threshold(Duration::from_secs(60))
         .check()

@@ -9,6 +9,7 @@ use serde_json::json;
 use sqlx::Row;
 
 use crate::settle::{current_setting, lookup, open, read};
+use crate::support::Events;
 use crate::support::db::{postgres_database, sqlite_database};
 
 async fn statement_timeout(settings: PoolSettings) -> String {
@@ -219,6 +220,130 @@ fn a_value_that_cannot_be_read_names_the_variable_the_value_and_what_is_allowed(
     ] {
         let error = read(&[(name, value)]).expect_err(name);
         assert_eq!((error.variable(), error.value()), (name, value));
+    }
+}
+
+#[test]
+fn a_value_beyond_the_limit_names_the_limit() {
+    for (name, value, limit) in [
+        ("DB_STATEMENT_TIMEOUT_SECS", "30d", "at most 24days 20h"),
+        ("DB_MAX_LIFETIME_SECS", "2600000", "at most 24days 20h"),
+        (
+            "DB_LOCK_TIMEOUT_SECS",
+            "99999999999999999999",
+            "at most 24days",
+        ),
+        ("DB_MAX_CONNECTIONS", "99999999999", "at most 262143"),
+        ("DB_MAX_CONNECTIONS", "4294967290", "at most 262143"),
+        ("DB_MAX_OVERFLOW", "262144", "at most 262143"),
+    ] {
+        let error = read(&[(name, value)]).expect_err(name);
+        assert_eq!((error.variable(), error.value()), (name, value));
+        assert!(error.allowed().contains(limit), "{error}");
+    }
+    read(&[("DB_STATEMENT_TIMEOUT_SECS", "24d")]).expect("below it");
+    read(&[("DB_MAX_CONNECTIONS", "262143")]).expect("the most");
+}
+
+#[tokio::test]
+async fn a_pool_of_the_most_connections_can_be_made() {
+    let test = sqlite_database().await;
+    let list = [
+        ("DATABASE_URL", &*test.url),
+        ("DB_MAX_CONNECTIONS", "262143"),
+    ];
+    let pool = open::<sqlx::Sqlite>(&read(&list).expect("settings")).await;
+    assert_eq!(pool.expect("a pool").size(), 1);
+}
+
+/// What is said at WARN while `work` runs.
+fn warned(work: impl FnOnce()) -> Vec<String> {
+    let events = Events::new();
+    let _subscriber = events.here();
+    work();
+    let lines = events.all().into_iter();
+    lines.map(|event| event.message).collect()
+}
+
+#[test]
+fn a_variable_that_is_nearly_one_of_ours_is_said_with_both_names_and_without_its_value() {
+    let file = |name: &str, lines: &str| {
+        let name = format!("leaktrace_{name}_{}.env", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, lines).expect("a file");
+        let said = warned(|| drop(from_file(&path).expect("settings")));
+        std::fs::remove_file(&path).expect("the file");
+        said.join("\n")
+    };
+    let said = file(
+        "typos",
+        "NAMES_TEST_DB_MAX_CONNECTION=77\nNAMES_TEST_DB_ACQUIRE_TIMEOUT=78\nDB_LEAK_TRESHOLD=79s\n",
+    );
+    for (name, meant) in [
+        (
+            "NAMES_TEST_DB_MAX_CONNECTION",
+            "NAMES_TEST_DB_MAX_CONNECTIONS",
+        ),
+        (
+            "NAMES_TEST_DB_ACQUIRE_TIMEOUT",
+            "NAMES_TEST_DB_ACQUIRE_TIMEOUT_SECS",
+        ),
+        ("DB_LEAK_TRESHOLD", "DB_LEAK_THRESHOLD"),
+    ] {
+        let line = format!("{name} is set and nobody reads it: is {meant} meant?");
+        assert!(said.contains(&line), "{said}");
+    }
+    assert!(!said.contains("77") && !said.contains("79"), "{said}");
+    // The twin: ours, and what is of others.
+    let said = file(
+        "others",
+        "NAMES_TEST_DB_MAX_CONNECTIONS=7\nNAMES_TEST_DB_HOST=a\nNAMES_TEST_DB_SSL=on\nNAMES_TEST_CACHE=b\n",
+    );
+    assert!(!said.contains("NAMES_TEST"), "{said}");
+}
+
+#[test]
+fn a_parameter_that_sqlx_does_not_read_is_named_unless_it_may_be_a_piece_of_a_password() {
+    let said = |query: &str| {
+        let url = format!("postgres://app@db/orders?{query}");
+        let settings = PoolSettings::default().url(&url).expect("a URL");
+        let lines = warned(|| drop(settings.connect_options::<sqlx::Postgres>()));
+        lines.join("\n")
+    };
+    for (query, part) in [
+        ("sslmod=require", "sslmod (is sslmode meant?)"),
+        ("sslmode=prefer&pool_timeout=3", "parameters: pool_timeout"),
+        ("pool_timeout=3&foo=secret", "pool_timeout, number 2"),
+        ("password=a&secret=b", "parameters: number 2"),
+        ("secret", "parameters: number 1"),
+    ] {
+        let said = said(query);
+        assert!(said.contains(part) && !said.contains("secret"), "{said}");
+    }
+    assert_eq!(said("sslmode=prefer&application_name=x"), "");
+}
+
+#[test]
+fn settings_show_what_they_will_do() {
+    let shown = PoolSettings::default()
+        .service("orders")
+        .url("postgres://app@db/orders")
+        .expect("a URL")
+        .min_connections(2)
+        .warm_up(true)
+        .start_tries(7)
+        .alive_bypass(std::time::Duration::from_secs(2))
+        .production()
+        .to_string();
+    for part in [
+        "orders: postgres://app@db/orders ",
+        "connections 2..10+0",
+        "alive bypass 2s",
+        "tries 7",
+        "warm-up true",
+        "TLS require",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
     }
 }
 

@@ -270,4 +270,10 @@ async fn without_a_url_the_variable_is_named() {
         .await
         .expect_err("no URL");
     assert!(error.to_string().starts_with("DATABASE_URL="), "{error}");
+    let all = "looked for in DB_URL, DATABASE_URL";
+    assert!(error.to_string().ends_with(all), "{error}");
+    let orders = PoolSettings::default().service("orders");
+    let error = open::<sqlx::Postgres>(&orders).await.expect_err("no URL");
+    let all = "looked for in ORDERS_DB_URL, ORDERS_DATABASE_URL, DB_URL, DATABASE_URL";
+    assert!(error.to_string().ends_with(all), "{error}");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use leaktrace::kit::{PoolSettings, TenantError, TenantPool, VoidPolicies};
-use leaktrace::{Config, Monitor, PgPool};
+use leaktrace::{Config, DoomedTransaction, Monitor, PgPool};
 use reqwest::Url;
 use sqlx::{AssertSqlSafe, Connection, Error, PgConnection};
 
@@ -444,6 +444,31 @@ async fn on_any_other_pool_a_begin_finds_it_and_its_commit_resets_it() {
 }
 
 #[tokio::test]
+async fn whoever_sets_it_in_each_request_is_said_ten_times_and_counted() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let events = Events::new();
+    let _subscriber = events.here();
+    let (guarded, plain) = (stage.guarded().await, stage.plain().await);
+    let orders = orders(&plain).await;
+    for _ in 0..25 {
+        for pool in [&guarded, &plain] {
+            let set = sqlx::query("SET app.tenant = 'acme'");
+            set.execute(pool).await.expect("set");
+        }
+        let tx = orders.begin("globex").await.expect("a transaction");
+        tx.commit().await.expect("a commit");
+    }
+    let conn = guarded.acquire().await.expect("a connection");
+    conn.release().await;
+    for words in ["came back", "was given out"] {
+        assert_eq!(said(&events, words), 10, "{words}");
+    }
+    assert_eq!(said(&events, "counted for a minute"), 2);
+}
+
+#[tokio::test]
 async fn a_role_set_for_the_session_does_not_lift_a_tenant_above_policies() {
     let Some(mut stage) = Stage::set().await else {
         return;
@@ -462,6 +487,83 @@ async fn a_role_set_for_the_session_does_not_lift_a_tenant_above_policies() {
     assert_eq!(seen(&pool).await, ["acme", "globex"], "the control");
     let mut tx = orders.begin("acme").await.expect("a transaction");
     assert_eq!(seen(&mut *tx).await, ["acme"]);
+}
+
+fn is_gone<T: std::fmt::Debug>(answer: Result<T, Error>) {
+    match answer {
+        Err(Error::AnyDriverError(error)) => assert!(error.is::<DoomedTransaction>(), "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn behind_an_end_that_is_sent_as_text_nothing_runs_without_the_tenant() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let pool = stage.superuser().await;
+    let app = stage.name_of("app");
+    let orders = TenantPool::with_role(pool.clone(), VARIABLE, &app).await;
+    let orders = orders.expect("a role that policies hold for");
+    let count = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM orders");
+    for end in ["COMMIT", "rollback", "END; -- of it", "ABORT"] {
+        let end = || sqlx::raw_sql(AssertSqlSafe(end));
+        let mut control = pool.begin().await.expect("a transaction");
+        end().execute(&mut *control).await.expect("the end");
+        let all = count().fetch_one(&mut *control).await;
+        assert_eq!(all.expect("the control"), 2);
+        control.commit().await.expect("as in sqlx");
+
+        let mut tx = orders.begin("acme").await.expect("a transaction");
+        end().execute(&mut *tx).await.expect("the end");
+        is_gone(count().fetch_one(&mut *tx).await);
+        is_gone(tx.begin().await.map(drop));
+        is_gone(tx.commit().await);
+        let work = orders.transaction("acme", async |tx| end().execute(&mut **tx).await.map(drop));
+        is_gone(work.await);
+    }
+    // Not seen while it happens: the commit tells.
+    for script in ["SELECT 1; COMMIT", "COMMIT; BEGIN; COMMIT"] {
+        let mut tx = orders.begin("acme").await.expect("a transaction");
+        let script = sqlx::raw_sql(AssertSqlSafe(script));
+        script.execute(&mut *tx).await.expect("a script");
+        is_gone(tx.commit().await);
+    }
+    let mut tx = orders.begin("acme").await.expect("a transaction");
+    let raw: &mut PgConnection = &mut tx;
+    sqlx::raw_sql("COMMIT").execute(raw).await.expect("the end");
+    is_gone(tx.commit().await);
+
+    // The twins: a script, a raw loan and savepoints that end nothing.
+    let mut tx = orders.begin("acme").await.expect("a transaction");
+    let plain = sqlx::raw_sql("SELECT 1; SELECT 2").execute(&mut *tx).await;
+    plain.expect("a script");
+    let raw: &mut PgConnection = &mut tx;
+    count().fetch_one(raw).await.expect("a count");
+    let point = sqlx::raw_sql("SAVEPOINT a").execute(&mut *tx).await;
+    point.expect("a savepoint");
+    let back = sqlx::raw_sql("ROLLBACK TO a").execute(&mut *tx).await;
+    back.expect("back to it");
+    let nested = tx.begin().await.expect("a savepoint");
+    nested.commit().await.expect("its end");
+    assert_eq!(count().fetch_one(&mut *tx).await.expect("a count"), 1);
+    tx.commit().await.expect("a commit");
+    // Also with the kill switch, and where no statement is prepared.
+    stage.monitor.set_detail(leaktrace::Detail::Off);
+    let unprepared = stage.settings("app").prepared_statements(false);
+    let unprepared = TenantPool::new(stage.open(&unprepared).await, VARIABLE).await;
+    for orders in [&orders, &unprepared.expect("a pool")] {
+        let mut tx = orders.begin("acme").await.expect("a transaction");
+        assert_eq!(count().fetch_one(&mut *tx).await.expect("a count"), 1);
+        tx.commit().await.expect("a commit");
+        let mut tx = orders.begin("acme").await.expect("a transaction");
+        let end = sqlx::raw_sql("COMMIT").execute(&mut *tx).await;
+        end.expect("the end");
+        is_gone(count().fetch_one(&mut *tx).await);
+    }
+    // And who gets the connection next may begin.
+    let mut tx = pool.begin().await.expect("a transaction");
+    assert_eq!(count().fetch_one(&mut *tx).await.expect("a count"), 2);
 }
 
 async fn refused(pool: PgPool) -> (String, VoidPolicies, String) {
@@ -593,7 +695,7 @@ async fn no_tenant_no_variable_and_no_policy_are_told() {
     let _subscriber = events.here();
     let pool = stage.guarded().await;
     let orders = orders(&pool).await;
-    let Err(Error::AnyDriverError(error)) = orders.begin("").await else {
+    let Err(Error::Encode(error)) = orders.begin("").await else {
         panic!("an empty text is no tenant");
     };
     let error = error.downcast_ref::<TenantError>();

@@ -3,7 +3,7 @@
 //! Responsible for settings that can be read and do not go together, and for telling where each came
 //! from. Not responsible for values that cannot be read.
 
-use super::variables::VARIABLES;
+use super::variables::{MOST, VARIABLES, prefixes};
 use super::{Key, PoolSettings};
 use crate::ConfigError;
 use crate::kit::link::{Family, Link};
@@ -27,6 +27,19 @@ impl PoolSettings {
             if !good {
                 return Err(self.contradiction(key, "0", allowed.to_string()));
             }
+        }
+        for (key, count) in [(Key::Max, self.max), (Key::Overflow, self.overflow)] {
+            if count > MOST {
+                let allowed = format!("at most {MOST}");
+                return Err(self.contradiction(key, &count.to_string(), allowed));
+            }
+        }
+        if self.warm_up && self.min == 0 {
+            let allowed = format!(
+                "false: {} is 0, so there is nothing to open",
+                self.origin(Key::Min)
+            );
+            return Err(self.contradiction(Key::WarmUp, "true", allowed));
         }
         let lifetime = self.get_max_lifetime();
         let bounds = [
@@ -107,7 +120,16 @@ impl PoolSettings {
     /// # Errors
     /// When there is no URL, or no place for a password in it.
     pub(in crate::kit) fn link(&self) -> Result<Link, ConfigError> {
-        let missing = || ConfigError::new(self.origin(Key::Url), "", VARIABLES[0].values);
+        let missing = || {
+            let names = prefixes(self.service.as_deref());
+            let names: Vec<_> = names.iter().map(|prefix| format!("{prefix}URL")).collect();
+            let allowed = format!(
+                "{}; looked for in {}",
+                VARIABLES[0].values,
+                names.join(", ")
+            );
+            ConfigError::new(self.origin(Key::Url), "", allowed)
+        };
         let mut link = self.url.clone().ok_or_else(missing)?;
         if let Some((file, password)) = &self.password_file
             && !link.set_password(password.expose())

@@ -29,6 +29,8 @@ pub struct Variable {
 pub(super) enum Wrong {
     /// It cannot be read; the table says what is allowed.
     Value,
+    /// It can be read, and is more than this.
+    Beyond(String),
     /// Something else, with its own words.
     Other(ConfigError),
 }
@@ -198,9 +200,19 @@ pub const VARIABLES: &[Variable] = &[
     },
 ];
 
+/// The most connections of a pool: as many as PostgreSQL can be told to take
+/// ([`MAX_BACKENDS`](https://github.com/postgres/postgres/blob/master/src/include/postmaster/postmaster.h),
+/// 2^18 - 1). sqlx has room for all of them from the start.
+pub(super) const MOST: u32 = (1 << 18) - 1;
+
 fn count(value: &str, least: u32) -> Result<u32, Wrong> {
-    let count = value.parse().ok().filter(|count| *count >= least);
-    count.ok_or(Wrong::Value)
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(count) if count > MOST => Err(Wrong::Beyond(MOST.to_string())),
+        Ok(count) if count >= least => Ok(count),
+        Err(_) if is_number => Err(Wrong::Beyond(MOST.to_string())),
+        _ => Err(Wrong::Value),
+    }
 }
 
 fn boolean(value: &str) -> Result<bool, Wrong> {
@@ -217,15 +229,20 @@ fn any_time(value: &str) -> Result<Duration, Wrong> {
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let read = if plain {
-        let seconds = value.parse().ok();
-        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        let seconds: f64 = value.parse().map_err(|_| Wrong::Value)?;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     } else {
-        humantime::parse_duration(value).ok()
+        humantime::parse_duration(value).map_err(|_| Wrong::Value)?
     };
-    // What servers count in is milliseconds in 32 bits.
-    read.filter(|time| time.as_millis() <= i32::MAX as u128)
-        .ok_or(Wrong::Value)
+    if read > LONGEST {
+        let longest = humantime::format_duration(Duration::from_secs(LONGEST.as_secs()));
+        return Err(Wrong::Beyond(longest.to_string()));
+    }
+    Ok(read)
 }
+
+/// What servers count in is milliseconds in 32 bits.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
 fn time(value: &str) -> Result<Duration, Wrong> {
     any_time(value).and_then(|time| (!time.is_zero()).then_some(time).ok_or(Wrong::Value))
@@ -249,6 +266,10 @@ impl Variable {
     ) -> Result<(), ConfigError> {
         (self.set)(settings, found_as, value).map_err(|wrong| match wrong {
             Wrong::Value => ConfigError::new(found_as.to_string(), shown(value), self.values),
+            Wrong::Beyond(most) => {
+                let allowed = format!("{}; at most {most}", self.values);
+                ConfigError::new(found_as.to_string(), value, allowed)
+            }
             Wrong::Other(error) => error,
         })?;
         settings.origins.insert(self.key, found_as.to_string());

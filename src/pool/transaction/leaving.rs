@@ -26,6 +26,9 @@ impl<DB: Database> Drop for Transaction<'_, DB> {
             // What was doomed is over. On a kept connection the next transaction is a new one.
             self.conn.cell().doom(false);
         }
+        if self.outer == 0 {
+            self.conn.conduct.sealed = false;
+        }
     }
 }
 

@@ -8,9 +8,19 @@ use leaktrace::kit::PoolSettings;
 use super::Result;
 
 async fn from_the_environment() -> Result<PgPool> {
+    use leaktrace::PgPool;
+    use leaktrace::kit::PoolSettings;
+
     let settings = PoolSettings::for_service("orders")?; // ORDERS_DB_…, DB_…, DATABASE_…
     let pool: PgPool = settings.connect().await?;
     Ok(pool)
+}
+
+fn from_a_file_too() -> Result<PoolSettings> {
+    let settings = PoolSettings::default()
+        .service("orders")
+        .overridden_by_env_or_file(".env")?;
+    Ok(settings)
 }
 
 fn sized() -> PoolSettings {
@@ -41,9 +51,7 @@ fn behind_a_pooler() -> Result<PoolSettings> {
 }
 
 fn production() -> Result<PoolSettings> {
-    let settings = PoolSettings::default()
-        .production()
-        .overridden_by(|name| std::env::var(name).ok())?;
+    let settings = PoolSettings::default().production().overridden_by_env()?;
     Ok(settings)
 }
 
