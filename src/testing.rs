@@ -33,10 +33,18 @@ pub struct Leaks {
 struct Unseen {
     /// How many were checked out at detail `off`.
     unlisted: usize,
+    /// How many of those are on their way back.
+    returning: usize,
     /// How many are out through the raw pool.
     untracked: usize,
     /// Where the raw pool was handed out.
     handed_out: Vec<Location>,
+}
+
+impl Unseen {
+    fn count(&self) -> usize {
+        self.unlisted + self.returning + self.untracked
+    }
 }
 
 impl Leaks {
@@ -53,7 +61,7 @@ impl Leaks {
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unseen = &self.unseen;
-        let count = self.holders.len() + unseen.unlisted + unseen.untracked;
+        let count = self.holders.len() + unseen.count();
         let noun = if count == 1 {
             "connection is"
         } else {
@@ -68,6 +76,13 @@ impl fmt::Display for Leaks {
                 f,
                 "\n  {} without a record: checked out while the detail was off",
                 unseen.unlisted
+            )?;
+        }
+        if unseen.returning > 0 {
+            write!(
+                f,
+                "\n  {} without a record, still returning",
+                unseen.returning
             )?;
         }
         if unseen.untracked > 0 {
@@ -131,18 +146,22 @@ impl Question<'_> {
 
     /// What is out of which nothing was recorded. Only where the raw pool was handed out it is not
     /// taken for a connection that is being opened.
-    fn unseen(&self) -> Unseen {
+    fn unseen(&self, holders: &[Holder]) -> Unseen {
         let mut unseen = Unseen::default();
+        let returns = |holder: &&Holder| holder.phase == Phase::Returning;
+        let listed = holders.iter().filter(returns).count();
         let pools = self.monitor.registry().pools();
         let asked = |id: u64| self.pool.is_none_or(|pool| id == pool);
         for pool in pools.iter().filter(|pool| asked(pool.id)) {
             unseen.unlisted += pool.unlisted() as usize;
             let info = pool.info(Moment::now());
+            unseen.returning += info.status.returning as usize;
             if !info.raw_handed_out.is_empty() && info.status.in_progress > 0 {
                 unseen.untracked += info.status.in_progress as usize;
                 unseen.handed_out.extend(info.raw_handed_out);
             }
         }
+        unseen.returning = unseen.returning.saturating_sub(listed);
         unseen
     }
 
@@ -154,8 +173,8 @@ impl Question<'_> {
         let mut pause = Duration::from_millis(1);
         loop {
             let holders = self.holders();
-            let unseen = self.unseen();
-            if holders.is_empty() && unseen.unlisted + unseen.untracked == 0 {
+            let unseen = self.unseen(&holders);
+            if holders.is_empty() && unseen.count() == 0 {
                 return Ok(());
             }
             let Some(left) = within.checked_sub(start.elapsed()) else {
@@ -163,7 +182,7 @@ impl Question<'_> {
             };
             // Of the raw pool's it is not known whether they are on their way.
             let returns = |holder: &Holder| holder.phase == Phase::Returning;
-            if !holders.iter().any(returns) && unseen.untracked == 0 {
+            if !holders.iter().any(returns) && unseen.returning + unseen.untracked == 0 {
                 return Err(Leaks::new(holders, unseen));
             }
             tokio::time::sleep(pause.min(left)).await;
@@ -232,7 +251,9 @@ impl<DB: Database> Pool<DB> {
                         monitor: self.monitor(),
                         pool: Some(self.record_id()),
                     };
-                    Err(Leaks::new(question.holders(), question.unseen()))
+                    let holders = question.holders();
+                    let unseen = question.unseen(&holders);
+                    Err(Leaks::new(holders, unseen))
                 }
             }
         }
