@@ -10,7 +10,7 @@ mod reporter;
 mod voice;
 
 pub(crate) use self::door::Door;
-pub(crate) use self::episode::{Episodes, Repeats, Stage};
+pub(crate) use self::episode::{End, Episodes, Giving, Over, Repeats, Stage};
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::voice::Voice;
 use crate::finding::Finding;
