@@ -42,6 +42,12 @@ async fn migrate(pool: &AnyPool, url: &str) -> Result<()> {
     let mut conn = migrations.acquire().await?;
     // A run that fails does not unlock: its lock ends with its session, which must not be reused.
     conn.close_on_drop();
+    // A time limit that is right for requests ends a long step, and whoever waits for the other process.
+    if conn.backend_name() == "PostgreSQL" {
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+            .execute(&mut *conn)
+            .await?;
+    }
     MIGRATOR.run(&mut *conn).await?;
     Ok(())
 }

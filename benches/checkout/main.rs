@@ -227,9 +227,10 @@ fn self_check() -> Result<(), Box<dyn std::error::Error>> {
         Setting::new(Design::Watched(Detail::Backtrace), false),
         Setting::new(Design::Delayed, false),
     ];
+    // Many short ones: on a busy machine most of them still run without being interrupted.
     let effort = Effort {
-        rounds: 15,
-        count: 500,
+        rounds: 150,
+        count: 100,
     };
     let table = groups::single::<Sqlite>(
         "SQLite",
@@ -245,7 +246,10 @@ fn self_check() -> Result<(), Box<dyn std::error::Error>> {
     if target.met {
         return Err("200 ns were added to acquire, and S1 is said to be met".into());
     }
-    let seen = table.added(&table.rows[2]) - table.added(&table.rows[1]);
+    // By the rounds that were disturbed least: on a busy machine more than half of them may be, and
+    // that only ever adds.
+    let [plain, delayed] = [&table.rows[1], &table.rows[2]].map(|row| row.quantile(0.1));
+    let seen = delayed - plain;
     println!("of the 200 ns that were added, {seen:.0} ns were seen");
     match (150.0..450.0).contains(&seen) {
         true => Ok(()),

@@ -1,29 +1,21 @@
-//! From settings to a pool that is open.
+//! From settings to what sqlx makes a pool of.
 //!
-//! Responsible for what each setting means to sqlx and to the server, and for the start: tries,
-//! pauses, warm-up. Not responsible for the settings themselves.
+//! Responsible for what each setting means to sqlx and to the server. Not responsible for the settings
+//! themselves, nor for the start: see `start`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Error, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Database, Executor};
 
 use super::ageing::Ageing;
-use super::error::{ConnectError, is_transient, said};
 use super::link::Family;
 use super::residue::{Residue, check_variable};
 use super::settings::{Key, PoolSettings};
-use super::tls::TlsFault;
-use crate::{ConfigError, Pool, PoolOptions};
+use super::start;
+use crate::{ConfigError, PoolOptions};
 
-type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
-
-/// The pause after that many tries: 200 ms, doubled, at most 5 s.
-fn pause(tries: u32) -> Duration {
-    let factor = 1_u32 << tries.saturating_sub(1).min(10);
-    (Duration::from_millis(200) * factor).min(Duration::from_secs(5))
-}
+pub(super) type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
 
 /// Whole seconds, and never none.
 fn whole_seconds(time: Duration) -> u64 {
@@ -51,12 +43,17 @@ impl PoolSettings {
         if let Some(service) = &self.service {
             options = options.name(service);
         }
-        if let Some(session) = self.session() {
-            options = options.after_connect(move |conn, _| {
-                let sql = AssertSqlSafe(session.clone());
-                Box::pin(async move { sqlx::raw_sql(sql).execute(conn).await.map(drop) })
-            });
-        }
+        let session = self.session();
+        options = options.after_connect(move |conn, _| {
+            let sql = session.clone().map(AssertSqlSafe);
+            Box::pin(async move {
+                if let Some(sql) = sql {
+                    sqlx::raw_sql(sql).execute(conn).await?;
+                }
+                start::opened();
+                Ok(())
+            })
+        });
         if let Some(bypass) = self.alive {
             options = options.alive_bypass(bypass);
         }
@@ -95,7 +92,7 @@ impl PoolSettings {
     }
 
     /// What is said to the server in each new session, where its URL cannot say it.
-    fn session(&self) -> Option<String> {
+    pub(super) fn session(&self) -> Option<String> {
         match self.url.as_ref()?.family() {
             Family::MySql => {
                 // A first one for all, since the others may be comments to this server: MariaDB reads
@@ -180,122 +177,4 @@ impl PoolSettings {
             ConfigError::new(self.origin(Key::Url), &link.to_string(), allowed)
         })
     }
-
-    /// Opens the pool, and answers when the server has taken a connection.
-    ///
-    /// A server that is still starting is tried again, after pauses of 0.2 s to 5 s, with a line at
-    /// WARN for each try. What another try cannot help (a password, TLS, a database that is not
-    /// there) ends it at once. With [`warm_up`](Self::warm_up) all
-    /// [`min_connections`](Self::min_connections) are there too; without, they are opened behind it.
-    /// For `Any`, call `sqlx::any::install_default_drivers()` before.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub async fn connect<DB: Database>(&self) -> Result<Pool<DB>, ConnectError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
-        self.connect_with(self.options()).await
-    }
-
-    /// As [`connect`](Self::connect), with [options](Self::options) that were changed by hand, such
-    /// as another monitor.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub async fn connect_with<DB: Database>(
-        &self,
-        options: PoolOptions<DB>,
-    ) -> Result<Pool<DB>, ConnectError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
-        let connect = self.connect_options::<DB>()?;
-        let place = self.link()?.place();
-        self.first::<DB>(&connect, &place).await?;
-        let pool = options.connect_lazy_with(connect);
-        let opened = warm(pool.clone(), self.min);
-        if self.warm_up {
-            let failed = |source| ConnectError::Failed {
-                place,
-                tries: 1,
-                source,
-            };
-            opened.await.map_err(failed)?;
-        } else if self.min > 0 {
-            // What it fails with, the acquire that needs the connection will say.
-            tokio::spawn(opened);
-        }
-        Ok(pool)
-    }
-
-    /// Connects once beside the pool, which would hide why it cannot.
-    async fn first<DB: Database>(
-        &self,
-        options: &Options<DB>,
-        place: &str,
-    ) -> Result<(), ConnectError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
-        let limit = self.get_connect_timeout();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let attempt = tokio::time::timeout(limit, self.attempt::<DB>(options));
-            let source = match attempt.await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error,
-                Err(_) => Error::PoolTimedOut,
-            };
-            if let Some(fault) = TlsFault::of(&source) {
-                let place = place.to_string();
-                return Err(ConnectError::Tls {
-                    place,
-                    fault,
-                    source,
-                });
-            }
-            if tries >= self.tries || !is_transient(&source) {
-                let place = place.to_string();
-                return Err(ConnectError::Failed {
-                    place,
-                    tries,
-                    source,
-                });
-            }
-            let pause = pause(tries);
-            tracing::warn!(
-                target: "leaktrace::kit",
-                "{place}: try {tries} of {}: {}; again in {}",
-                self.tries,
-                said(&source),
-                humantime::format_duration(pause),
-            );
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn attempt<DB: Database>(&self, options: &Options<DB>) -> Result<(), Error>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
-        let mut conn = options.connect().await?;
-        if let Some(session) = self.session() {
-            sqlx::raw_sql(AssertSqlSafe(session))
-                .execute(&mut conn)
-                .await?;
-        }
-        conn.close().await
-    }
-}
-
-/// Opens that many connections, all at once, and gives them back.
-async fn warm<DB: Database>(pool: Pool<DB>, count: u32) -> Result<(), Error> {
-    let pool = pool.labeled("warm-up").unreported();
-    let opened = try_join_all((0..count).map(|_| pool.acquire())).await?;
-    for conn in opened {
-        conn.release().await;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Responsible for [`ConnectError`] and its words. Not responsible for faults of TLS: see `tls`.
 
 use std::fmt;
+use std::time::Duration;
 
 use sqlx::Error;
 
@@ -33,6 +34,68 @@ pub enum ConnectError {
         /// In the words of sqlx; `PoolTimedOut` when no try was answered in time.
         source: Error,
     },
+    /// The server took a connection, and not as many as are to be there from the start.
+    WarmUp(WarmUp),
+}
+
+/// How far the warm-up of a pool came. `Display` says what to change.
+#[derive(Debug)]
+pub struct WarmUp {
+    pub(super) place: String,
+    pub(super) opened: u32,
+    pub(super) wanted: u32,
+    pub(super) limit: Duration,
+    /// The variables.
+    pub(super) min: String,
+    pub(super) acquire: String,
+    pub(super) source: Error,
+}
+
+impl WarmUp {
+    /// How many connections were opened; 0 where
+    /// [`after_connect`](crate::PoolOptions::after_connect) was replaced by hand, which counts them.
+    pub fn opened(&self) -> u32 {
+        self.opened
+    }
+
+    /// How many were to be there.
+    pub fn wanted(&self) -> u32 {
+        self.wanted
+    }
+}
+
+impl fmt::Display for WarmUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            place,
+            opened,
+            wanted,
+            min,
+            acquire,
+            source,
+            ..
+        } = self;
+        let limit = humantime::format_duration(self.limit);
+        let count = match opened {
+            0 => format!("not all of {wanted}"),
+            opened => format!("{opened} of {wanted}"),
+        };
+        write!(
+            f,
+            "{place}: {count} connections were opened within the acquire timeout ({limit}): "
+        )?;
+        match source {
+            Error::PoolTimedOut => write!(f, "no answer by then; raise {acquire}")?,
+            Error::Database(error) if error.is_transient_in_connect_phase() => {
+                write!(f, "{error}; let the server take more")?;
+            }
+            source => write!(f, "{source}; mend that")?,
+        }
+        match wanted {
+            1 => Ok(()),
+            _ => write!(f, ", or lower {min} ({wanted})"),
+        }
+    }
 }
 
 impl fmt::Display for ConnectError {
@@ -60,6 +123,7 @@ impl fmt::Display for ConnectError {
                     None => Ok(()),
                 }
             }
+            ConnectError::WarmUp(error) => error.fmt(f),
         }
     }
 }
@@ -69,6 +133,7 @@ impl std::error::Error for ConnectError {
         match self {
             ConnectError::Config(error) => Some(error),
             ConnectError::Tls { source, .. } | ConnectError::Failed { source, .. } => Some(source),
+            ConnectError::WarmUp(error) => Some(&error.source),
         }
     }
 }

@@ -11,14 +11,16 @@ use serde::{Serialize, Serializer};
 use sqlx::{ConnectOptions, Connection, Database, Error};
 
 use super::status::PoolWords;
-use crate::{Holder, Pool};
+use crate::{Holder, HolderId, Pool};
 
 /// What [`Pool::health`] found.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// The database answered in time.
+    /// The database answered in time, or the pool is [busy](Self::busy).
     pub ok: bool,
+    /// All connections are held, and they come back: the database answers others, and was not asked.
+    pub busy: bool,
     /// How long that took.
     #[serde(rename = "latency_ms", serialize_with = "millis")]
     pub latency: Duration,
@@ -34,7 +36,11 @@ fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.ok { "ok" } else { "not ok" };
+        let word = match (self.ok, self.busy) {
+            (true, false) => "ok",
+            (true, true) => "busy",
+            (false, _) => "not ok",
+        };
         write!(f, "{word} after {:.1?}", self.latency)?;
         if let Some(error) = &self.error {
             write!(f, ": {error}")?;
@@ -45,15 +51,20 @@ impl fmt::Display for Health {
 
 /// How long [`Pool::health`] asks.
 const LIMIT: Duration = Duration::from_secs(1);
+/// A full pool to which a connection came back within this time, while somebody waited, is not stuck.
+const SERVED: Duration = Duration::from_secs(1);
+/// How often, and after how much time each, a full pool is looked at for one that comes back.
+const LOOKS: (u32, Duration) = (3, Duration::from_millis(5));
 /// How many lines of holders an answer names.
 const LINES: usize = 3;
 
 impl<DB: Database> Pool<DB> {
     /// Asks the database whether it is there, for at most 1 s.
     ///
-    /// Never waits for a connection and never stands in line for one: an idle one is asked; with none
-    /// idle and room left, one beside the pool; with all held the answer is `ok: false` at once, with
-    /// the lines that hold them.
+    /// Never stands in line for a connection: an idle one is asked; with none idle and room left, one
+    /// beside the pool. With all held, it asks nobody, and looks for 15 ms whether they come back: where one
+    /// does, or did within the last second while somebody waited, the pool is [busy](Health::busy) and
+    /// `ok`. One that is stuck is `ok: false`, with the lines that hold its connections.
     ///
     /// # Cost
     /// One round trip. Without an idle connection, a session of the server for its time.
@@ -73,6 +84,7 @@ impl<DB: Database> Pool<DB> {
         };
         Health {
             ok: answer.is_ok(),
+            busy: answer == Ok(Found::Busy),
             latency: start.elapsed(),
             error: answer.err(),
             status: self.words(),
@@ -80,25 +92,53 @@ impl<DB: Database> Pool<DB> {
     }
 }
 
-async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<(), String> {
+/// What is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Answers,
+    Busy,
+}
+
+async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<Found, String> {
     let text = |error: Error| error.to_string();
     if pool.is_closed() {
         return Err("the pool is closed".to_string());
     }
     let labeled = pool.labeled("health").unreported();
-    if let Some(mut conn) = labeled.try_acquire() {
-        if conn.ping().await.is_ok() {
-            return Ok(());
+    let (looks, pause) = LOOKS;
+    let before = ids(pool);
+    for look in 0..=looks {
+        if let Some(mut conn) = labeled.try_acquire() {
+            if conn.ping().await.is_ok() {
+                return Ok(Found::Answers);
+            }
+            // It was idle for long, and may have been cut by something in between. A new one tells.
+            conn.close_on_drop();
+            break;
         }
-        // It was idle for long, and may have been cut by something in between. A new one tells.
-        conn.close_on_drop();
-    } else if let Some(held) = who_holds_all(pool) {
-        return Err(held);
+        let Some(held) = who_holds_all(pool) else {
+            break;
+        };
+        let now = ids(pool);
+        let served = pool.served_ago().is_some_and(|ago| ago < SERVED);
+        if served || before.iter().any(|holder| !now.contains(holder)) {
+            return Ok(Found::Busy);
+        }
+        if look == looks {
+            return Err(held);
+        }
+        tokio::time::sleep(pause).await;
     }
     let options = pool.connect_options();
     let mut conn = options.connect().await.map_err(text)?;
     conn.ping().await.map_err(text)?;
-    conn.close().await.map_err(text)
+    conn.close().await.map_err(text)?;
+    Ok(Found::Answers)
+}
+
+fn ids<DB: Database>(pool: &Pool<DB>) -> Vec<HolderId> {
+    let holders = pool.holders();
+    holders.into_iter().map(|holder| holder.id).collect()
 }
 
 /// When no connection can be had: by which lines they are held.

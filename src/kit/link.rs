@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "postgres")]
+use sqlx::ConnectOptions;
 use url::Url;
 
 use crate::ConfigError;
@@ -48,9 +50,12 @@ const OPEN: &[&str] = &[
     "immutable",
     "mode",
     "port",
+    "socket",
     "sslmode",
     "ssl-mode",
     "statement-cache-capacity",
+    "time-zone",
+    "timezone",
     "user",
 ];
 
@@ -78,11 +83,48 @@ const POSTGRES: &[&str] = &[
 
 const HIDDEN: &str = "***";
 
+/// Why the URL of a server may be misread: what stands after `//` ends at the first `/`, `?` or `#`,
+/// so that one of these in a password makes its rest a path, and its begin a host and port.
+///
+/// An `@` behind the end is the sign: there it is written `%40` where it is meant.
+fn misread(text: &str) -> Option<&'static str> {
+    let (_, rest) = text.split_once("//")?;
+    let end = rest.find(['/', '?', '#'])?;
+    let (path, query) = match rest[end..].split_once('?') {
+        Some((path, query)) => (path, query),
+        None => (&rest[end..], ""),
+    };
+    let is_known = |name: &str| POSTGRES.contains(&name) || OPEN.contains(&name);
+    let strays = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if is_known(name) || name.starts_with("options[") => false,
+        _ => pair.contains('@'),
+    };
+    if rest.contains('#') {
+        Some("the password, or what else has it, contains a `#`: percent-encode it (%23)")
+    } else if path.contains('@') {
+        Some("the password contains a `/`: percent-encode it (%2F); an `@` behind the host is %40")
+    } else if query.split('&').any(strays) {
+        Some("the password contains a `?`: percent-encode it (%3F); an `@` behind the host is %40")
+    } else {
+        None
+    }
+}
+
+/// What may be shown of a value that cannot be read: not the URL of a server, which somebody may have
+/// set in the wrong variable.
+pub(super) fn shown(value: &str) -> &str {
+    match value.contains('@') || value.contains("://") {
+        true => HIDDEN,
+        false => value,
+    }
+}
+
 impl Link {
     /// Reads a URL.
     ///
     /// # Errors
-    /// When it is none. Its text is not shown: nobody knows which part of it is a password.
+    /// When it is none, or is read in another way than it was meant. Its text is not shown: nobody
+    /// knows which part of it is a password.
     pub(super) fn parse(variable: &str, text: &str) -> Result<Self, ConfigError> {
         let family = text
             .split_once(':')
@@ -101,6 +143,11 @@ impl Link {
         let Some((_, Some(family))) = family else {
             return Err(wrong("it begins with none of these"));
         };
+        if family != Family::Sqlite
+            && let Some(why) = misread(text)
+        {
+            return Err(wrong(why));
+        }
         let url: Url = text
             .parse()
             .map_err(|error: url::ParseError| wrong(&error.to_string()))?;
@@ -182,8 +229,63 @@ impl Link {
         text.to_string()
     }
 
-    /// `host:port`, or what else tells where it leads.
+    /// The path of the Unix socket that it leads to, if it does.
+    pub(super) fn socket(&self) -> Option<String> {
+        match self.family {
+            Family::MySql => self.parameter(&["socket"]),
+            Family::Sqlite => None,
+            #[cfg(not(feature = "postgres"))]
+            Family::Postgres => None,
+            #[cfg(feature = "postgres")]
+            Family::Postgres => {
+                let server = self.server()?;
+                let folder = match server.get_socket() {
+                    Some(folder) => folder.to_str()?,
+                    None => Some(server.get_host()).filter(|host| host.starts_with('/'))?,
+                };
+                Some(format!("{folder}/.s.PGSQL.{}", server.get_port()))
+            }
+        }
+    }
+
+    /// Where sqlx goes to, which also depends on `PGHOST` and on what there is.
+    ///
+    /// It is given no more than it needs for that: it reads the file of passwords where it sees none,
+    /// and logs what it does not know.
+    #[cfg(feature = "postgres")]
+    fn server(&self) -> Option<sqlx::postgres::PgConnectOptions> {
+        let says_where = |name: &str| matches!(name, "host" | "hostaddr" | "port");
+        let pairs = self.url.query_pairs().into_owned();
+        let pairs: Vec<_> = pairs.filter(|(name, _)| says_where(name)).collect();
+        let mut url = self.url.clone();
+        let mut query = url.query_pairs_mut();
+        query
+            .clear()
+            .extend_pairs(pairs)
+            .append_pair("password", "-");
+        drop(query);
+        sqlx::postgres::PgConnectOptions::from_url(&url).ok()
+    }
+
+    /// No file has such a name; the URL of a server with a wrong scheme looks like this.
+    fn is_of_a_server_in_disguise(&self) -> bool {
+        self.family == Family::Sqlite && self.url.as_str().contains('@')
+    }
+
+    /// `host:port`, the path of a socket, or what else tells where it leads.
     pub(super) fn place(&self) -> String {
+        if self.is_of_a_server_in_disguise() {
+            return self.url.scheme().to_string();
+        }
+        if let Some(socket) = self.socket() {
+            return socket;
+        }
+        #[cfg(feature = "postgres")]
+        if self.family == Family::Postgres
+            && let Some(server) = self.server()
+        {
+            return format!("{}:{}", server.get_host(), server.get_port());
+        }
         match (self.url.host_str(), self.url.port()) {
             (Some(host), Some(port)) if !host.is_empty() => format!("{host}:{port}"),
             (Some(host), None) if !host.is_empty() => host.to_string(),
@@ -197,8 +299,7 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.url;
         write!(f, "{}:", url.scheme())?;
-        if self.family == Family::Sqlite && url.as_str().contains('@') {
-            // No file is called so; the URL of a server with a wrong scheme looks like this.
+        if self.is_of_a_server_in_disguise() {
             return f.write_str(HIDDEN);
         }
         if url.has_authority() {

@@ -23,13 +23,14 @@ mod probes;
 mod replicated;
 mod residue;
 mod settings;
+mod start;
 mod status;
 #[cfg(feature = "postgres")]
 mod tenant;
 mod tls;
 
 pub use self::budget::{Budget, BudgetUse, Limit, OverBudget, Share};
-pub use self::error::ConnectError;
+pub use self::error::{ConnectError, WarmUp};
 pub use self::health::Health;
 #[cfg(feature = "axum")]
 pub use self::probes::{liveness, readiness};

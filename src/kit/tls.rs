@@ -106,13 +106,14 @@ impl Tls {
         }
     }
 
-    fn authority(&self, link: &Link) -> Option<String> {
-        let given = link.parameter(AUTHORITY);
-        given.or_else(|| {
-            self.authority
-                .clone()
-                .filter(|_| link.family() == Family::Postgres)
-        })
+    /// The file of the authority, or its text, and where it is given.
+    fn authority(&self, link: &Link) -> Option<(String, &'static str)> {
+        if let Some(given) = link.parameter(AUTHORITY) {
+            return Some((given, "sslrootcert in the URL"));
+        }
+        let ours = self.authority.clone();
+        let ours = ours.filter(|_| link.family() == Family::Postgres);
+        ours.map(|file| (file, "PGSSLROOTCERT"))
     }
 
     fn least(&self, link: &Link) -> TlsMode {
@@ -122,13 +123,32 @@ impl Tls {
         }
     }
 
+    /// The mode in words, for who reads the settings.
+    pub(super) fn said(&self, link: Option<&Link>) -> String {
+        let mode = link.map_or(self.mode, |link| {
+            self.of(link).ok().and_then(|(mode, _)| mode)
+        });
+        match (link, mode) {
+            (Some(link), _) if link.family() == Family::Sqlite => "none".to_string(),
+            (Some(link), _) if link.socket().is_some() => "none on a socket".to_string(),
+            (_, Some(mode)) => mode.to_string(),
+            (Some(link), None) if self.demanded => self.least(link).to_string(),
+            (None, None) if self.demanded => format!("at least {}", TlsMode::Require),
+            _ => TlsMode::Prefer.to_string(),
+        }
+    }
+
     /// # Errors
-    /// A mode that there is not, or less than is demanded.
+    /// A mode that there is not, or less than is demanded. A Unix socket needs no TLS: what goes
+    /// through it never leaves the machine, and libpq does not look at the mode there either.
     pub(super) fn check(&self, link: &Link) -> Result<(), ConfigError> {
         if link.family() == Family::Sqlite {
             return Ok(());
         }
         let (mode, origin) = self.of(link)?;
+        if link.socket().is_some() {
+            return Ok(());
+        }
         let least = self.least(link);
         match mode {
             Some(mode) if self.demanded && mode < least => {
@@ -145,13 +165,19 @@ impl Tls {
     /// Writes it into the URL, for sqlx.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// As [`check`](Self::check), and when the file of the authority cannot be read, or is none: sqlx
+    /// would look for it in each try, and take a file without a certificate for one that trusts nobody.
     pub(super) fn apply(&self, link: &mut Link) -> Result<(), ConfigError> {
         let family = link.family();
         if family == Family::Sqlite {
             return Ok(());
         }
         self.check(link)?;
+        if link.socket().is_some() {
+            // The server offers none there, and sqlx would insist.
+            link.add("ssl-mode", TlsMode::Disable.word(family));
+            return Ok(());
+        }
         let (mode, _) = self.of(link)?;
         let mode = mode.or_else(|| self.demanded.then(|| self.least(link)));
         let authority = self.authority(link);
@@ -159,10 +185,35 @@ impl Tls {
             // The last one counts.
             link.add("ssl-mode", mode.word(family));
         }
-        if let Some(authority) = authority {
+        if let Some((authority, origin)) = authority {
+            if !matches!(mode, Some(TlsMode::Disable | TlsMode::Allow)) {
+                check_authority(&authority, origin)?;
+            }
             link.add("ssl-ca", &authority);
         }
         Ok(())
+    }
+}
+
+/// # Errors
+/// When there is no certificate where the authority's is said to be.
+fn check_authority(authority: &str, origin: &'static str) -> Result<(), ConfigError> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    // sqlx takes the text itself, too.
+    if authority.trim_start().starts_with("-----BEGIN") {
+        return Ok(());
+    }
+    let wrong = |why: String| {
+        let allowed = format!("the file with the authority's certificate ({why})");
+        ConfigError::new(origin, authority, allowed)
+    };
+    let file = std::fs::read(authority).map_err(|error| wrong(error.to_string()))?;
+    match file.windows(BEGIN.len()).any(|part| part == BEGIN) {
+        true => Ok(()),
+        false => Err(wrong(
+            "there is no certificate in PEM form in it, which begins with -----BEGIN CERTIFICATE-----"
+                .to_string(),
+        )),
     }
 }
 

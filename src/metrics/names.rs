@@ -100,8 +100,8 @@ metrics! {
         "Checkouts whose request was cancelled, by what ran on them";
     #[cfg(feature = "kit")]
     HEALTHY = "leaktrace.healthy", Gauge, Count, [POOL],
-        "1 when the database answered the last time it was asked, else 0";
+        "1 when the pool was well the last time somebody asked (the database answered, or the pool was busy), else 0";
     #[cfg(feature = "kit")]
     HEALTH_FAILURES = "leaktrace.health_failures", Gauge, Count, [POOL],
-        "How many times in a row the database did not answer";
+        "How many times in a row it was not";
 }

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
 use crate::judge::{Connecting, causes, stuck, without_a_cause};
-use crate::registry::{Holder, PoolRecord, Snapshot, Waiter};
+use crate::registry::{Holder, PoolRecord, Pulse, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
 use crate::site::text::escape_text;
 
@@ -84,6 +84,10 @@ impl Monitor {
                     None => pace,
                 });
             }
+            // What cannot be judged at this look is not over either.
+            if waited > wait {
+                state.episodes.lasts(pool.id, now);
+            }
             let runtime = self.runtime(&record, now, Heed::NOW);
             if let Runtime::Blocked(sentence) = &runtime {
                 state.looks.blocked.insert(pool.id, (now, sentence.clone()));
@@ -116,8 +120,10 @@ impl Monitor {
                 continue;
             }
             let door = &self.0.door;
-            // While the runtime does not run, the causes are others: look again when that is known.
-            if matches!(runtime, Runtime::Asked | Runtime::Silent) {
+            // While the runtime does not run, the causes are others: look again when that is known. One
+            // that is slow may answer too late each time: what is not known by now is not so.
+            let may_be_blocked = matches!(runtime, Runtime::Asked | Runtime::Silent);
+            if may_be_blocked && waited < wait + Pulse::LATE * 2 {
                 wake_in(Runtime::SOON);
                 // Whoever gave up is known now or never.
                 if left.is_none() {
@@ -248,8 +254,8 @@ impl Monitor {
             let id = state
                 .episodes
                 .sign(record.id, stage, false, (since, now), new_id);
-            if !timed_out {
-                state.episodes.cannot_connect(record.id, now, false);
+            if !timed_out && let Some(outage) = state.episodes.outage(record.id) {
+                outage.cannot_connect(now, false);
             }
             id
         };

@@ -30,7 +30,9 @@ pub(super) struct Asking {
 
 impl Asking {
     pub(super) fn begin(monitor: &Monitor, pool: u64) -> Self {
-        monitor.0.exhaustion.lock().episodes.asks(pool);
+        if let Some(outage) = monitor.0.exhaustion.lock().episodes.outage(pool) {
+            outage.asks();
+        }
         Self {
             monitor: monitor.clone(),
             pool,
@@ -47,11 +49,12 @@ impl Asking {
         let suffices = |attempted: &Attempted| tells(attempted, since, Moment::now());
         let attempted = record.attempt(PACE, counts, suffices).await;
         let mut state = self.monitor.0.exhaustion.lock();
-        match &attempted.result {
-            Ok(()) => state.episodes.connects(self.pool, Moment::now()),
-            Err(_) => state
-                .episodes
-                .cannot_connect(self.pool, attempted.began, true),
+        match state.episodes.outage(self.pool) {
+            Some(outage) if attempted.result.is_err() => {
+                outage.cannot_connect(attempted.began, true);
+            }
+            Some(_) => state.episodes.connects(self.pool, Moment::now()),
+            None => {}
         }
         drop(state);
         attempted.result.into()
@@ -60,7 +63,9 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.monitor.0.exhaustion.lock().episodes.asked(self.pool);
+        if let Some(outage) = self.monitor.0.exhaustion.lock().episodes.outage(self.pool) {
+            outage.asked();
+        }
     }
 }
 
@@ -135,7 +140,12 @@ impl Monitor {
     pub(super) fn keep_trying(&self, record: &Arc<PoolRecord>, counts: bool, now: Moment) {
         let last = record.last_attempt();
         let is_soon = last.is_some_and(|last| now.since(last.began) < PACE);
-        if is_soon || self.0.exhaustion.lock().episodes.is_asking(record.id) {
+        let is_asking = || {
+            let mut state = self.0.exhaustion.lock();
+            let outage = state.episodes.outage(record.id);
+            outage.is_some_and(|outage| outage.is_asking())
+        };
+        if is_soon || is_asking() {
             return;
         }
         let waiters = self.0.registry.waiters(now);

@@ -329,6 +329,11 @@ impl<DB: Database> Pool<DB> {
         self.record().status(Moment::now())
     }
 
+    /// How long ago a connection came back for which somebody waited; `None`: none yet.
+    pub fn served_ago(&self) -> Option<Duration> {
+        self.record().served_ago()
+    }
+
     /// Who holds a connection of this pool, oldest first.
     pub fn holders(&self) -> Vec<Holder> {
         self.watched.holders()

@@ -103,5 +103,6 @@ impl Drop for Lease {
         }
         self.slots.give_back(&self.place);
         pool.counts.end();
+        pool.came_back();
     }
 }

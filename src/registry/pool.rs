@@ -85,6 +85,8 @@ pub(crate) struct PoolRecord {
     orphaned: AtomicU64,
     pub(crate) habits: Habits,
     pub(crate) tallies: Tallies,
+    /// When a connection last came back for which somebody waited; zero for never.
+    served: AtomicU64,
     learns: AtomicBool,
     stated: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where the raw pool was handed out.
@@ -114,6 +116,7 @@ impl PoolRecord {
             orphaned: AtomicU64::new(0),
             habits: Habits::default(),
             tallies: Tallies::default(),
+            served: AtomicU64::new(0),
             learns: AtomicBool::new(false),
             stated: OnceLock::new(),
             raw: Mutex::default(),
@@ -170,9 +173,25 @@ impl PoolRecord {
         unopened.saturating_add(self.gauges.idle())
     }
 
+    /// A checkout is over. Whether somebody waits is looked at a little late: who is served at once on
+    /// another thread is not seen, and the next one is.
+    pub(super) fn came_back(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            let now = Moment::now().as_nanos();
+            self.served.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// How long ago a connection came back for which somebody waited.
+    pub(crate) fn served_ago(&self) -> Option<Duration> {
+        let served = Moment::from_nanos(self.served.load(Ordering::Relaxed))?;
+        Some(Moment::now().since(served))
+    }
+
     /// Whether one of the connections is closed when it comes back, because there are too many.
     pub(crate) fn leaves(&self) -> bool {
-        let waits = self.waiting.load(Ordering::Acquire) > 0;
+        // Who was granted one that is idle by now waits until it is polled, and needs no other.
+        let waits = self.waiting.load(Ordering::Acquire) > self.gauges.idle();
         !waits && self.habits.leaves(self.gauges.size(), self.gauges.max())
     }
 

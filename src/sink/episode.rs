@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::outage::{Giving, Outage};
 use crate::clock::Moment;
 use crate::finding::{CauseKind, FindingId};
 
@@ -34,38 +35,6 @@ struct Episode {
     /// Something of it was let through.
     said: bool,
     outage: Outage,
-}
-
-/// Whether connections can be opened, as far as that is in doubt. An exhaustion for which none can is
-/// over when somebody was granted one, or an attempt of ours came through. That nobody waits any more
-/// says nothing: who asks next will fail.
-#[derive(Debug)]
-struct Outage {
-    /// How many attempts of ours are under way.
-    asking: u32,
-    failed: Option<Failed>,
-    /// When somebody last wanted a connection.
-    wanted: Moment,
-}
-
-/// That no connection could be opened, and nobody was granted one since.
-#[derive(Debug)]
-struct Failed {
-    at: Moment,
-    /// Heard by an attempt of ours, and not from an acquire.
-    is_ours: bool,
-    /// The fewest idle connections since. One that comes back to the pool was tested.
-    idle: Option<u32>,
-}
-
-/// What a look at a pool says of whether it gives connections out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Giving {
-    /// Somebody waits.
-    pub(crate) is_wanted: bool,
-    pub(crate) idle: u32,
-    /// When the youngest holder got its connection.
-    pub(crate) granted: Option<Moment>,
 }
 
 /// What two exhaustions have in common that are the same news: pool, stage, and the cause with the
@@ -118,10 +87,10 @@ impl Episode {
     }
 
     fn end(&self, patience: Duration, now: Moment) -> Option<End> {
-        if self.outage.failed.is_none() && self.outage.asking == 0 {
+        if self.outage.is_settled() {
             return self.is_quiet(now).then_some(End::Quiet);
         }
-        let unasked = now.since(self.outage.wanted);
+        let unasked = self.outage.unasked(now);
         (unasked >= patience).then_some(End::Unasked(unasked))
     }
 }
@@ -164,14 +133,10 @@ impl Episodes {
             deadlock_said: false,
             timeouts: 0,
             said: false,
-            outage: Outage {
-                asking: 0,
-                failed: None,
-                wanted: now,
-            },
+            outage: Outage::unknown(now),
         });
         episode.last_sign = now;
-        episode.outage.wanted = now;
+        episode.outage.is_wanted(now);
         let said = match stage {
             Stage::Waiting if is_deadlock => episode.deadlock_said,
             // After a failure, that somebody waits is no news.
@@ -187,6 +152,13 @@ impl Episodes {
         }
         episode.deadlock_said |= is_deadlock;
         (!said).then_some(episode.finding)
+    }
+
+    /// Somebody waits for too long at this look too: an open episode goes on.
+    pub(crate) fn lasts(&mut self, pool: u64, now: Moment) {
+        if let Some(episode) = self.open.get_mut(&pool) {
+            episode.last_sign = now;
+        }
     }
 
     /// Whether something was said of this pool's exhaustion.
@@ -233,38 +205,15 @@ impl Episodes {
         self.spoke.insert(class, now);
     }
 
-    /// An attempt to connect is under way.
-    pub(crate) fn asks(&mut self, pool: u64) {
-        if let Some(episode) = self.open.get_mut(&pool) {
-            episode.outage.asking += 1;
-        }
+    /// What is known of whether this pool can open connections, while it is exhausted.
+    pub(crate) fn outage(&mut self, pool: u64) -> Option<&mut Outage> {
+        self.open.get_mut(&pool).map(|episode| &mut episode.outage)
     }
 
-    /// One has ended, or was dropped.
-    pub(crate) fn asked(&mut self, pool: u64) {
-        if let Some(episode) = self.open.get_mut(&pool) {
-            episode.outage.asking = episode.outage.asking.saturating_sub(1);
-        }
-    }
-
-    pub(crate) fn is_asking(&self, pool: u64) -> bool {
-        self.open
-            .get(&pool)
-            .is_some_and(|episode| episode.outage.asking > 0)
-    }
-
-    /// No connection could be opened then, by an attempt of ours or by an acquire.
-    pub(crate) fn cannot_connect(&mut self, pool: u64, at: Moment, is_ours: bool) {
-        if let Some(episode) = self.open.get_mut(&pool) {
-            let idle = episode.outage.failed.take().and_then(|failed| failed.idle);
-            episode.outage.failed = Some(Failed { at, is_ours, idle });
-        }
-    }
-
-    /// An attempt of ours came through.
+    /// An attempt of ours came through: an outage lasted until now.
     pub(crate) fn connects(&mut self, pool: u64, now: Moment) {
         if let Some(episode) = self.open.get_mut(&pool)
-            && episode.outage.failed.take().is_some()
+            && episode.outage.connects()
         {
             episode.last_sign = now;
         }
@@ -272,23 +221,9 @@ impl Episodes {
 
     /// Compares with what was known of whether connections can be opened.
     pub(crate) fn look(&mut self, pool: u64, giving: Giving, now: Moment) {
-        let Some(episode) = self.open.get_mut(&pool) else {
-            return;
-        };
-        if giving.is_wanted {
-            episode.outage.wanted = now;
-        }
-        let Some(failed) = &mut episode.outage.failed else {
-            return;
-        };
-        let came_back = failed.idle.is_some_and(|idle| giving.idle > idle);
-        let was_granted = giving.granted.is_some_and(|granted| granted > failed.at);
-        failed.idle = Some(
-            failed
-                .idle
-                .map_or(giving.idle, |idle| idle.min(giving.idle)),
-        );
-        if came_back || was_granted {
+        if let Some(episode) = self.open.get_mut(&pool)
+            && episode.outage.look(giving, now)
+        {
             self.connects(pool, now);
         }
     }
@@ -296,21 +231,16 @@ impl Episodes {
     /// The pools of which an attempt would tell whether their exhaustion is over. An acquire that fails
     /// with the error itself tells it as well, as long as there are any.
     pub(crate) fn in_doubt(&self, now: Moment) -> Vec<u64> {
-        let is_worth_it = |episode: &Episode| {
-            let failed = episode.outage.failed.as_ref();
-            failed.is_some_and(|failed| failed.is_ours || episode.is_quiet(now))
-        };
         let open = self.open.iter();
-        open.filter(|(_, episode)| is_worth_it(episode))
+        open.filter(|(_, episode)| episode.outage.is_in_doubt(episode.is_quiet(now)))
             .map(|(pool, _)| *pool)
             .collect()
     }
 
     /// Whether somebody of this pool wants a connection, or has not long ago.
     pub(crate) fn is_wanted(&self, pool: u64, now: Moment) -> bool {
-        self.open
-            .get(&pool)
-            .is_some_and(|episode| now.since(episode.outage.wanted) < OVER_AFTER)
+        let episode = self.open.get(&pool);
+        episode.is_some_and(|episode| episode.outage.unasked(now) < OVER_AFTER)
     }
 
     /// Takes out the count of one pool whose episodes were kept back for an interval; else after how
@@ -458,6 +388,24 @@ mod tests {
     }
 
     #[test]
+    fn while_somebody_waits_on_it_is_not_over_though_nothing_can_be_said() {
+        let mut episodes = Episodes::default();
+        episodes.sign(1, Stage::Waiting, false, (at(1_000), at(1_000)), || {
+            FindingId(1)
+        });
+        assert!(speaks(&mut episodes, Stage::Waiting, 1_000));
+        episodes.lasts(1, at(1_900));
+        assert!(episodes.over(PATIENCE, at(2_800)).is_empty());
+        episodes.lasts(2, at(2_800));
+        assert_eq!(
+            episodes.over(PATIENCE, at(2_900)).len(),
+            1,
+            "only of its own pool"
+        );
+        assert!(episodes.is_empty());
+    }
+
+    #[test]
     fn another_stage_cause_or_pool_is_another_class_and_speaks() {
         let mut episodes = Episodes::default();
         let (saturated, deadlock) = (Some(CauseKind::Saturated), Some(CauseKind::Deadlock));
@@ -537,16 +485,20 @@ mod tests {
         assert!(!sign(false, 300));
     }
 
+    fn known(episodes: &mut Episodes) -> &mut Outage {
+        episodes.outage(1).expect("it is open")
+    }
+
     /// Somebody failed who waited for a second, and an attempt of ours to connect did too.
     fn outage() -> Episodes {
         let mut episodes = Episodes::default();
         let times = (at(1_000), at(2_000));
         let id = episodes.sign(1, Stage::TimedOut, false, times, || FindingId(1));
         assert!(id.is_some() && speaks(&mut episodes, Stage::TimedOut, 2_000));
-        episodes.asks(1);
+        known(&mut episodes).asks();
         assert_eq!(episodes.over(PATIENCE, at(5_000)), [], "not known yet");
-        episodes.cannot_connect(1, at(2_100), true);
-        episodes.asked(1);
+        known(&mut episodes).cannot_connect(at(2_100), true);
+        known(&mut episodes).asked();
         assert_eq!(episodes.over(PATIENCE, at(9_000)), [], "nobody asks");
         episodes
     }
@@ -608,7 +560,7 @@ mod tests {
         let mut episodes = Episodes::default();
         let times = (at(1_000), at(1_000));
         episodes.sign(1, Stage::TimedOut, false, times, || FindingId(1));
-        episodes.cannot_connect(1, at(1_000), false);
+        known(&mut episodes).cannot_connect(at(1_000), false);
         assert_eq!(episodes.in_doubt(at(1_500)), [] as [u64; 0]);
         assert_eq!(episodes.in_doubt(at(2_000)), [1]);
     }

@@ -236,10 +236,10 @@ async fn a_server_that_cannot_be_had_is_the_same_error() -> sqlx::Result<()> {
     let Some((_db, options)) = ground::postgres().await else {
         return Ok(());
     };
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
+    // A port that is bound, so that nobody else gets it, and refuses, because nobody listens.
+    let closed = tokio::net::TcpSocket::new_v4()?;
+    closed.bind(([127, 0, 0, 1], 0).into())?;
+    let port = closed.local_addr()?.port();
     let impatient = PgPoolOptions::new().acquire_timeout(Duration::from_millis(200));
     let refused = impatient.connect_with(options.clone().host("127.0.0.1").port(port));
     assert!(matches!(refused.await, Err(Error::PoolTimedOut)));

@@ -15,7 +15,7 @@ use crate::support::eventually::eventually_blocking;
 const READ: &str = "SELECT state FROM orders WHERE id = 7";
 
 fn render() {
-    std::thread::sleep(THRESHOLD * 2);
+    std::thread::sleep(THRESHOLD * 4);
 }
 
 async fn invoice(State(pool): State<SqlitePool>) {

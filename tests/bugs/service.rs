@@ -16,9 +16,10 @@ use crate::support::eventually;
 /// Beyond it a holder is overdue; several times what a busy machine needs for a statement.
 pub(crate) const THRESHOLD: Duration = Duration::from_secs(2);
 
-/// What is awaited beside the database: longer than the threshold.
+/// What is awaited beside the database: so much longer than the threshold that also a watchdog that is
+/// late for seconds has seen it.
 pub(crate) async fn ask_a_partner() {
-    tokio::time::sleep(THRESHOLD * 3 / 2).await;
+    tokio::time::sleep(THRESHOLD * 4).await;
 }
 
 /// A monitor, a pool, and what is said.

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::bench::{Bench, PATIENCE, assert_names, millis, quick};
 use crate::support::db::postgres_database;
+use crate::support::observer::PgObserver;
 use crate::support::{Proxy, TestDb, eventually};
 use crate::web::{Client, GRACE, ask, serve};
 
@@ -41,10 +42,18 @@ async fn commits(State(context): State<Context>) {
     tx.commit().await.expect("saved");
 }
 
+/// Runs until the server is told to end it: [`Service::is_back`].
+const ENDLESS: &str = "SELECT pg_sleep(600)";
+
+async fn endless(State(context): State<Context>) {
+    let slow = sqlx::query(ENDLESS).execute(&context.pool);
+    slow.await.expect("a row");
+}
+
 async fn raw(State(context): State<Context>) {
     let mut conn = context.pool.acquire().await.expect("free");
     let lent: &mut sqlx::PgConnection = &mut conn;
-    let slow = sqlx::query("SELECT pg_sleep(1)").execute(lent);
+    let slow = sqlx::query(ENDLESS).execute(lent);
     slow.await.expect("a row");
 }
 
@@ -68,7 +77,7 @@ struct Service {
     gate: Arc<Semaphore>,
     proxy: Proxy,
     addr: std::net::SocketAddr,
-    _db: TestDb,
+    db: TestDb,
 }
 
 impl Service {
@@ -91,6 +100,7 @@ impl Service {
             .route("/idle", get(idle))
             .route("/begins", get(begins))
             .route("/statement", get(statement))
+            .route("/endless", get(endless))
             .route("/commits", get(commits))
             .route("/raw", get(raw))
             .route("/nothing", get(nothing))
@@ -107,7 +117,7 @@ impl Service {
             gate,
             proxy,
             addr,
-            _db: db,
+            db,
         })
     }
 
@@ -133,6 +143,26 @@ impl Service {
             .await
     }
 
+    /// The server ends what it still runs, and the connection comes back.
+    async fn is_back(&self) {
+        let mut observer = PgObserver::watch(&self.db).await;
+        let end_statements = async {
+            loop {
+                for backend in observer.backends().await {
+                    // Whether it has begun by now, or was there at all, is not certain.
+                    if backend.query == ENDLESS {
+                        observer.cancel(backend.pid).await;
+                    }
+                }
+                tokio::time::sleep(millis(20)).await;
+            }
+        };
+        tokio::select! {
+            back = self.pool.acquire() => drop(back.expect("back")),
+            () = end_statements => {}
+        }
+    }
+
     async fn cut(&self, client: Client) -> CancelCounts {
         client.leave().await;
         eventually("cut", PATIENCE, async || {
@@ -141,7 +171,7 @@ impl Service {
         .await;
         self.proxy.resume();
         // And the pool is as good as new.
-        self.pool.acquire().await.expect("back");
+        self.is_back().await;
         assert!(
             self.bench.findings.is_empty(),
             "{:?}",
@@ -189,7 +219,7 @@ async fn in_a_statement() {
     let Some(service) = Service::start().await else {
         return;
     };
-    let client = Client::send(service.addr, "GET /statement").await;
+    let client = Client::send(service.addr, "GET /endless").await;
     service.until(in_flight).await;
     let counts = service.cut(client).await;
     assert_eq!((counts.statement, total(&counts)), (1, 1));
@@ -244,7 +274,7 @@ async fn on_its_way_back_and_in_returned_late_it_says_in_what_it_was_cut() {
         return;
     };
     service.bench.monitor.set_threshold(millis(200));
-    let client = Client::send(service.addr, "GET /statement").await;
+    let client = Client::send(service.addr, "GET /endless").await;
     let held = service.said(Kind::HeldTooLong).await;
     assert_eq!(held.holders[0].cut, None, "not yet: {held}");
     client.leave().await;
@@ -255,7 +285,7 @@ async fn on_its_way_back_and_in_returned_late_it_says_in_what_it_was_cut() {
     assert_names(&back.headline, &[words]);
     assert_names(
         &back.to_string(),
-        &["serving    GET /statement; cut while in a statement"],
+        &["serving    GET /endless; cut while in a statement"],
     );
     // The server sleeps on: so does the connection, on its way back.
     if let Some(holder) = service.bench.monitor.holders().first() {
@@ -264,7 +294,7 @@ async fn on_its_way_back_and_in_returned_late_it_says_in_what_it_was_cut() {
             (Phase::Returning, Some(Cut::Statement))
         );
     }
-    service.pool.acquire().await.expect("back");
+    service.is_back().await;
 }
 
 #[tokio::test]

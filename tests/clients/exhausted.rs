@@ -25,7 +25,7 @@ use crate::web::{ask, serve};
 
 async fn pool(bench: &Bench) -> (TestDb, SqlitePool) {
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, millis(300)).await;
     (db, pool)
 }
 

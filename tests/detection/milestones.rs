@@ -1,13 +1,18 @@
 //! A thing is said once: milestones, the interval of a group, the limit by minute, the end.
 
+use std::time::Duration;
+
 use leaktrace::{Config, Finding, Kind, Monitor, SqlitePool, SqlitePoolOptions};
 use tracing::Level;
 
 use crate::ground::*;
 use crate::support::{Db, Events, eventually, ran_on};
 
+/// A tenth of what a watchdog may be late on a busy machine.
+const THRESHOLD: Duration = millis(300);
+
 fn quick() -> Config {
-    silent().threshold(millis(60)).report_interval(millis(1))
+    silent().threshold(THRESHOLD).report_interval(millis(1))
 }
 
 #[tokio::test]
@@ -22,15 +27,15 @@ async fn a_holder_speaks_again_at_ten_times_its_threshold_under_the_same_number(
         .await;
     let first = w.findings.all()[0].clone();
     assert_eq!((again.kind, again.id), (Kind::HeldTooLong, first.id));
-    assert!(first.holders[0].held_for < millis(600), "{first}");
-    assert!(again.holders[0].held_for > millis(600), "{again}");
+    assert!(first.holders[0].held_for < THRESHOLD * 10, "{first}");
+    assert!(again.holders[0].held_for > THRESHOLD * 10, "{again}");
     // Between ten and a hundred times: nothing more.
-    let later = async || (w.pool.holders()[0].held_for > millis(1500)).then_some(());
+    let later = async || (w.pool.holders()[0].held_for > THRESHOLD * 20).then_some(());
     eventually("more time", PATIENCE, later).await;
     drop(conn);
     let back = w.finding(Kind::ReturnedLate).await;
     assert_eq!(back.id, first.id);
-    assert!(back.holders[0].held_for > millis(1500));
+    assert!(back.holders[0].held_for > THRESHOLD * 20);
     assert_eq!(w.findings.len(), 3, "{:?}", w.findings.all());
 }
 
@@ -179,6 +184,22 @@ async fn groups_at_once(count: usize) -> (Events, usize) {
 
 #[tokio::test]
 async fn more_than_twenty_reports_a_minute_become_a_count() {
+    become_a_count().await;
+}
+
+/// So slow that every few looks it is not known yet whether it runs at all.
+#[tokio::test]
+async fn they_become_a_count_also_while_the_runtime_is_slow() {
+    tokio::spawn(async {
+        loop {
+            std::thread::sleep(millis(100));
+            tokio::task::yield_now().await;
+        }
+    });
+    become_a_count().await;
+}
+
+async fn become_a_count() {
     let (events, held) = groups_at_once(27).await;
     assert_eq!(held, 20);
     let notes: Vec<_> = events

@@ -45,8 +45,9 @@ impl Bench {
         self.pool_at(&db.url, max, acquire_timeout)
     }
 
-    /// With every connection open, before it is watched: on a busy machine opening one may take longer
-    /// than a wait may.
+    /// With every connection open before it is watched, and none asked whether it is alive: what is
+    /// idle is given out at once. On a busy machine opening one, or its answer, may take longer than a
+    /// wait may.
     pub(crate) async fn open_pool<DB: Database>(
         &self,
         db: &TestDb,
@@ -55,6 +56,7 @@ impl Bench {
     ) -> Pool<DB> {
         let options = sqlx::pool::PoolOptions::new()
             .max_connections(max)
+            .test_before_acquire(false)
             .acquire_timeout(acquire_timeout);
         let raw: sqlx::Pool<DB> = options.connect_lazy(&db.url).expect("a URL");
         let mut open = Vec::new();

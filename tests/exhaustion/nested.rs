@@ -3,20 +3,34 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use leaktrace::{CauseKind, Scope, Severity};
+use leaktrace::{CauseKind, Finding, Scope, Severity};
 use sqlx::{Postgres, Sqlite};
 
 use crate::at;
 use crate::bench::{Bench, PATIENCE, assert_names, cause, millis};
+use crate::support::Capture;
 use crate::support::db::{postgres_database, sqlite_database};
 
 const GUILTY: [CauseKind; 2] = [CauseKind::Nested, CauseKind::Deadlock];
+
+/// Whether it was said that somebody waits.
+fn is_said(findings: &[Finding]) -> bool {
+    let is_it = |finding: &Finding| finding.severity == Severity::Warn;
+    findings.iter().any(is_it)
+}
+
+/// Until that is said: on a busy machine it may take a while.
+async fn until_said(findings: &Capture<Finding>) {
+    let said = |all: &[Finding]| is_said(all).then_some(());
+    findings.wait_for("somebody waits", PATIENCE, said).await;
+}
 
 #[tokio::test]
 async fn both_lines_and_the_request_are_named() {
     let bench = Bench::quick();
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 2, millis(1500));
+    let patience = Duration::from_secs(4);
+    let pool = bench.open_pool::<Sqlite>(&db, 2, patience).await;
     // Long enough for `waiting`, too short to be overdue.
     let other = pool.labeled("other").threshold(PATIENCE);
     let other = other.acquire().await.expect("free");
@@ -57,7 +71,9 @@ async fn a_statement_on_the_pool_under_an_open_transaction_is_one_too() {
         return;
     };
     let bench = Bench::quick();
-    let pool = bench.open_pool::<Postgres>(&db, 1, millis(600)).await;
+    let pool = bench
+        .open_pool::<Postgres>(&db, 1, Duration::from_secs(3))
+        .await;
     let task = tokio::spawn(async move {
         let _outer = pool.begin().await?;
         sqlx::query("SELECT 1").execute(&pool).await
@@ -82,7 +98,7 @@ async fn two_statements_of_one_request_at_once_are_none() {
     };
     let bench = Bench::quick();
     let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
-    let slow = || sqlx::query("SELECT pg_sleep(0.6)").execute(&pool);
+    let slow = || sqlx::query("SELECT pg_sleep(3)").execute(&pool);
     let both = async { tokio::join!(slow(), slow()) };
     let (left, right) = Scope::new("GET /board").run(both).await;
     left.and(right).expect("in time");
@@ -95,7 +111,7 @@ async fn two_statements_of_one_request_at_once_are_none() {
 async fn a_savepoint_and_a_connection_used_twice_need_no_second_one() {
     let bench = Bench::quick();
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, Duration::from_secs(2));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, PATIENCE).await;
     let request = async {
         let mut outer = pool.begin().await?;
         let mut savepoint = outer.begin().await?;
@@ -123,11 +139,12 @@ async fn a_checkout_that_another_branch_took_after_the_wait_began_is_none() {
         pool.acquire().await.expect("free"),
     ];
     let request = Scope::new("GET /board").run({
-        let pool = pool.clone();
+        let (pool, findings) = (pool.clone(), bench.findings.clone());
         async move {
             let branch = async || {
                 let conn = pool.acquire().await.expect("in time");
                 tokio::time::sleep(millis(600)).await;
+                until_said(&findings).await;
                 drop(conn);
             };
             tokio::join!(branch(), branch());
@@ -149,6 +166,7 @@ async fn a_raw_loan_that_another_branch_made_after_the_wait_began_is_none() {
     let pool = bench.pool::<Sqlite>(&db, 1, PATIENCE);
     let request = Scope::new("GET /board").run({
         let (pool, monitor) = (pool.clone(), bench.monitor.clone());
+        let findings = bench.findings.clone();
         async move {
             let mut conn = pool.acquire().await.expect("free");
             let works = async {
@@ -157,6 +175,7 @@ async fn a_raw_loan_that_another_branch_made_after_the_wait_began_is_none() {
                 }
                 let raw: &mut sqlx::SqliteConnection = &mut conn;
                 tokio::time::sleep(millis(600)).await;
+                until_said(&findings).await;
                 sqlx::query("SELECT 1").execute(raw).await.expect("works");
                 drop(conn);
             };
@@ -177,16 +196,19 @@ async fn rows_that_another_branch_goes_on_reading_are_none() {
     let pool = bench.pool::<Sqlite>(&db, 2, PATIENCE);
     let _other = pool.acquire().await.expect("free");
     let request = Scope::new("GET /export").run({
-        let pool = pool.clone();
+        let (pool, findings) = (pool.clone(), bench.findings.clone());
         async move {
             let mut conn = pool.acquire().await.expect("free");
             let reads = async {
                 let many =
-                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40)
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 4000)
                             SELECT i FROM n";
                 let mut rows = sqlx::query(many).fetch(&mut *conn);
-                while let Some(row) = rows.next().await {
+                let mut read = 0;
+                while read < 40 || !is_said(&findings.all()) {
+                    let row = rows.next().await.expect("there are more");
                     row.expect("a row");
+                    read += 1;
                     tokio::time::sleep(millis(20)).await;
                 }
                 drop(rows);

@@ -56,6 +56,31 @@ async fn it_is_said_when_the_oldest_has_waited_for_long_and_once_until_it_is_ove
     );
 }
 
+/// So slow that it never answers in time whether it runs at all.
+#[tokio::test]
+async fn it_is_said_once_also_while_the_runtime_is_slow() {
+    let bench = Bench::quick();
+    let db = sqlite_database().await;
+    let pool = bench.open_pool::<Sqlite>(&db, 1, PATIENCE * 3).await;
+    let held = held(&pool).await;
+    tokio::spawn(async {
+        loop {
+            std::thread::sleep(millis(120));
+            tokio::task::yield_now().await;
+        }
+    });
+    let waiter = tokio::spawn(pool.acquire());
+    let waiting = bench.waiting().await;
+    let age = waiting.waiters[0].waited_for;
+    let later = async || bench.monitor.waiters()[0].waited_for > age + Duration::from_secs(4);
+    eventually("it waits on", PATIENCE, later).await;
+    let said = (bench.count(Severity::Warn), bench.count(Severity::Info));
+    assert_eq!(said, (1, 0), "{:?}", bench.findings.all());
+    drop(held);
+    drop(waiter.await.expect("no panic").expect("in time"));
+    assert_eq!(bench.over().await.id, waiting.id);
+}
+
 #[tokio::test]
 async fn a_wait_that_is_shorter_is_not_worth_a_word() {
     let bench = Bench::new(Config::default());
@@ -80,7 +105,7 @@ async fn a_wait_that_is_shorter_is_not_worth_a_word() {
 async fn failures_are_said_once_an_episode_and_counted_at_its_end() {
     let bench = Bench::new(quick().wait(PATIENCE));
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(100));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, millis(100)).await;
     let mut ids = Vec::new();
     for _ in 0..2 {
         let held = held(&pool).await;
@@ -134,7 +159,9 @@ async fn the_task_that_failed_says_it_in_its_own_span() {
     let _subscriber = crate::support::events::hear(subscriber);
     let bench = Bench::quick();
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+    // Long beyond 200 ms: also a watchdog that is late says first that somebody waits.
+    let patience = Duration::from_secs(5);
+    let pool = bench.open_pool::<Sqlite>(&db, 1, patience).await;
     let _held = held(&pool).await;
     let request = async { pool.acquire().await.map(drop) };
     let error = request.instrument(tracing::info_span!("GET /orders")).await;
@@ -165,10 +192,10 @@ async fn the_task_that_failed_says_it_in_its_own_span() {
     };
     let long = events
         .wait_for("both reports", PATIENCE, |events| {
-            Some(phases(events)).filter(|phases| phases.len() == 2)
+            Some(phases(events)).filter(|phases| phases.len() >= 2)
         })
         .await;
-    assert_eq!(long, ["waiting", "timed_out"]);
+    assert_eq!(long[..2], ["waiting", "timed_out"]);
 }
 
 #[tokio::test]
@@ -239,9 +266,9 @@ async fn until_detail(monitor: &Monitor, detail: Detail) {
 
 #[tokio::test]
 async fn the_detail_rises_for_a_while_and_falls_again_though_nothing_happens() {
-    let bench = Bench::new(quick().escalate(millis(600)));
+    let bench = Bench::new(quick().escalate(Duration::from_secs(5)));
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, millis(300)).await;
     exhaust(&pool).await;
     assert_eq!(bench.monitor.detail(), Detail::Backtrace);
     let conn = pool.acquire().await.expect("free");
@@ -261,7 +288,7 @@ async fn the_detail_that_was_asked_for_is_not_changed() {
     ] {
         let bench = Bench::new(quick().detail(detail).escalate(escalate));
         let db = sqlite_database().await;
-        let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+        let pool = bench.open_pool::<Sqlite>(&db, 1, millis(300)).await;
         exhaust(&pool).await;
         assert_eq!(bench.monitor.detail(), detail);
         bench.over().await;
@@ -273,7 +300,7 @@ async fn the_detail_that_was_asked_for_is_not_changed() {
 async fn whoever_sets_the_detail_during_an_incident_gets_it() {
     let bench = Bench::new(quick());
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, millis(300)).await;
     exhaust(&pool).await;
     assert_eq!(bench.monitor.detail(), Detail::Backtrace);
     bench.monitor.set_detail(Detail::Location);
@@ -284,7 +311,7 @@ async fn whoever_sets_the_detail_during_an_incident_gets_it() {
 async fn a_closed_pool_fails_nobody() {
     let bench = Bench::quick();
     let db = sqlite_database().await;
-    let pool = bench.pool::<Sqlite>(&db, 1, millis(300));
+    let pool = bench.open_pool::<Sqlite>(&db, 1, millis(300)).await;
     pool.close().await;
     assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolClosed)));
     let exhausted = |finding: &leaktrace::Finding| finding.kind == Kind::Exhausted;

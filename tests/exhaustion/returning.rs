@@ -13,7 +13,8 @@ async fn a_cancelled_statement_that_the_server_still_runs_is_named() {
     };
     let bench = Bench::quick();
     let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
-    let slow = sqlx::query("SELECT pg_sleep(2)").execute(&pool);
+    // Sent at its first poll.
+    let slow = sqlx::raw_sql("SELECT pg_sleep(4)").execute(&pool);
     assert!(tokio::time::timeout(millis(300), slow).await.is_err());
     let (second, (finding, returning)) =
         tokio::join!(pool.acquire(), bench.cause(CauseKind::Returning));
@@ -31,7 +32,7 @@ async fn a_statement_that_is_still_awaited_is_not_on_its_way_back() {
     let bench = Bench::quick();
     let pool = bench.open_pool::<Postgres>(&db, 1, PATIENCE).await;
     let slow = async {
-        let slow = sqlx::query("SELECT pg_sleep(1)").execute(&pool).await;
+        let slow = sqlx::query("SELECT pg_sleep(3)").execute(&pool).await;
         slow.expect("a row");
     };
     let ((), second, _) = tokio::join!(slow, pool.acquire(), bench.waiting());

@@ -19,8 +19,8 @@ use crate::support::eventually::eventually_blocking;
 
 /// As many as the runtime has workers.
 const WORKERS: usize = 2;
-/// Beyond the threshold, which is long enough for the probe to be late by then.
-const WORK: Duration = Duration::from_secs(4);
+/// Far beyond the threshold, which is long enough for the probe to be late by then.
+const WORK: Duration = Duration::from_secs(8);
 
 #[derive(Clone)]
 struct Context {

@@ -4,7 +4,7 @@ use leaktrace::{CauseKind, Config};
 use sqlx::{Postgres, Sqlite};
 
 use crate::at;
-use crate::bench::{Bench, PATIENCE, assert_names, cause, millis};
+use crate::bench::{Bench, PATIENCE, assert_names, cause, millis, quick};
 use crate::support::Proxy;
 use crate::support::db::{postgres_database, sqlite_database};
 
@@ -62,9 +62,9 @@ async fn a_connection_that_takes_long_to_open_is_not_untracked() {
     let Some(db) = postgres_database().await else {
         return;
     };
-    let bench = Bench::quick();
+    let bench = Bench::new(quick().wait(millis(50)));
     let proxy = Proxy::start(&db.url);
-    // Opening takes several round trips: longer than a wait may, shorter than the limit for ours.
+    // Opening takes several round trips: much longer than a wait may, shorter than the limit for ours.
     proxy.delay(millis(60));
     let pool = bench.pool_at::<Postgres>(&proxy.url(&db.url), 1, PATIENCE);
     let (opened, also) = tokio::join!(pool.acquire(), bench.waiting());

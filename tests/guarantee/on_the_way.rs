@@ -5,7 +5,7 @@ use std::time::Duration;
 use leaktrace::{Config, Finding, Kind, Monitor};
 use sqlx::{Postgres, Sqlite};
 
-use crate::stage::{LONG, Stage, cut, ours, raw};
+use crate::stage::{LONG, Stage, cut, ours, ours_opened, raw};
 use crate::support::{Capture, Db, Observer, eventually};
 
 /// W3. sqlx's return is a task: right after the drop nothing is idle yet.
@@ -188,7 +188,9 @@ async fn a_return_after_try_acquire_is_kept_while_something_may_run() {
         return;
     };
     let limit = Duration::from_millis(300);
-    let (pool, findings) = crate::stage::ours_with_limit::<Postgres>(&stage, 1, limit).await;
+    // Each round is to be heard.
+    let config = Config::default().report_interval(Duration::ZERO);
+    let (pool, findings) = ours_opened::<Postgres>(&stage, 1, config, Some(limit)).await;
     let take = async || {
         // Only what is idle can be tried.
         drop(pool.acquire().await.expect("a connection"));

@@ -1,5 +1,7 @@
 //! Health asks without waiting and without standing in line.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -76,6 +78,55 @@ async fn with_all_held_it_answers_at_once_and_names_the_holders() {
     }
     assert!(best < Duration::from_millis(50), "{best:?}");
     waiter.abort();
+}
+
+/// As many clients as wait in turn: each holds a connection for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_pool_whose_connections_come_back_is_busy_and_one_that_is_stuck_is_not_ok() {
+    let test = sqlite_database().await;
+    let pool: SqlitePool = open(&settings(&test.url)).await.expect("a pool");
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = || {
+        let (pool, stop) = (pool.clone(), Arc::clone(&stop));
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let _conn = pool.acquire().await.expect("a connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let clients: Vec<_> = (0..8).map(|_| tokio::spawn(client())).collect();
+    eventually("somebody was served", LONG, async || {
+        pool.served_ago().is_some()
+    })
+    .await;
+    let mut seen_busy = false;
+    let start = Instant::now();
+    while !seen_busy && start.elapsed() < LONG {
+        let health = pool.health().await;
+        assert!(health.ok && health.error.is_none(), "{health}");
+        seen_busy = health.busy;
+    }
+    assert!(seen_busy, "it was full most of the time");
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.expect("no panic");
+    }
+
+    let _held = (pool.acquire().await, pool.acquire().await);
+    let stuck = eventually("a second without anybody served", LONG, async || {
+        let health = pool.health().await;
+        (!health.ok).then_some(health)
+    })
+    .await;
+    assert!(!stuck.busy, "{stuck}");
+    assert!(
+        stuck
+            .error
+            .as_ref()
+            .is_some_and(|held| held.contains("2 of 2 are held")),
+        "{stuck}"
+    );
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod alive;
 mod budget;
 mod contradictions;
 mod health;
+mod migrations;
 mod names;
 mod pooler;
 mod replicated;

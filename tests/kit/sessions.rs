@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use leaktrace::kit::{PoolSettings, Traffic};
 use leaktrace::{PgPool, SqlitePool};
 
@@ -94,29 +95,26 @@ async fn a_burst_of_twenty_never_has_more_than_base_and_overflow_on_the_server()
         .max_connections(2)
         .max_overflow(3);
     let pool: PgPool = open(&sized).await.expect("a pool");
-    // The session of the first try is listed for a moment.
-    has_sessions(&mut observer, 0).await;
-    let clients: Vec<_> = (0..20)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move {
-                for _ in 0..5 {
-                    sqlx::query("SELECT pg_sleep(0.05)").execute(&pool).await?;
-                }
-                Ok::<_, sqlx::Error>(())
-            })
-        })
-        .collect();
+    // The session of the first try is listed for a moment, beside the pool's first one.
+    has_sessions(&mut observer, 1).await;
     let (mut most, mut samples) = (0, 0);
-    while !clients.iter().all(|client| client.is_finished()) {
-        most = most.max(pids(&mut observer).await.len());
-        samples += 1;
-    }
-    for client in clients {
-        client.await.expect("no panic").expect("an answer");
+    for _ in 0..5 {
+        let pool = pool.clone();
+        // All of them stand in line before the first one is served: from then on the pool shrinks. The
+        // server lists a session for a moment after it is closed, beside one that would be opened then.
+        let clients = tokio::spawn(async move {
+            let client = || sqlx::query("SELECT pg_sleep(0.05)").execute(&pool);
+            futures::future::try_join_all((0..20).map(|_| client())).await
+        });
+        while !clients.is_finished() {
+            most = most.max(pids(&mut observer).await.len());
+            samples += 1;
+        }
+        let answers = clients.await.expect("no panic");
+        assert_eq!(answers.expect("answers").len(), 20);
+        has_sessions(&mut observer, 2).await;
     }
     assert_eq!(most, 5, "in {samples} samples");
-    has_sessions(&mut observer, 2).await;
     leaktrace::assert_no_leaks!(pool);
     has_sessions(&mut observer, 2).await;
 }
@@ -151,6 +149,29 @@ async fn an_extra_connection_goes_to_who_waits_instead_of_being_closed() {
     drop(extra);
     let second = waiter.await.expect("no panic").expect("a pid");
     assert_eq!(first, second);
+}
+
+/// Two come back, and one is waited for. Who waits is granted the first, and waits until it is polled.
+#[tokio::test]
+async fn an_extra_connection_is_closed_when_who_waits_has_another_one() {
+    let Some(test) = postgres_database().await else {
+        return;
+    };
+    let mut observer = PgObserver::watch(&test).await;
+    let sized = settings(&test)
+        .max_connections(1)
+        .max_overflow(1)
+        .acquire_timeout(LONG);
+    let pool: PgPool = open(&sized).await.expect("a pool");
+    let one = pool.acquire().await.expect("a connection");
+    let extra = pool.acquire().await.expect("an extra one");
+    let mut waiter = Box::pin(pool.acquire());
+    assert!((&mut waiter).now_or_never().is_none());
+    one.release().await;
+    assert_eq!((pool.status().waiting, pool.status().idle), (1, 1));
+    extra.release().await;
+    let _served = waiter.await.expect("the first one");
+    has_sessions(&mut observer, 1).await;
 }
 
 #[tokio::test]
@@ -221,8 +242,9 @@ async fn ages_at_the_end(test: &TestDb, jitter: Duration) -> Vec<Duration> {
         .warm_up(true)
         .max_lifetime(Some(LIFETIME))
         .lifetime_jitter(jitter);
-    let pool: PgPool = open(&ageing).await.expect("a pool");
+    // Before the first of them is opened: on a busy machine that takes a while.
     let start = Instant::now();
+    let pool: PgPool = open(&ageing).await.expect("a pool");
     let pid = || sqlx::query_scalar("SELECT pg_backend_pid()");
     let mut left = BTreeSet::<i32>::new();
     let mut held = Vec::new();
@@ -270,9 +292,7 @@ async fn without_jitter_they_live_their_whole_life() {
         return;
     };
     let ages = ages_at_the_end(&test, Duration::ZERO).await;
-    // What they lived before the clock here was started.
-    let slack = Duration::from_secs(1);
-    assert!(ages.iter().all(|age| *age + slack >= LIFETIME), "{ages:?}");
+    assert!(ages.iter().all(|age| *age >= LIFETIME), "{ages:?}");
 }
 
 #[tokio::test]

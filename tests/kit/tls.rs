@@ -4,10 +4,10 @@ use leaktrace::PgPool;
 use leaktrace::kit::{ConnectError, PoolSettings, TlsFault};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::settle::{lookup, open};
-use crate::support::TestDb;
+use crate::settle::{lookup, open, read};
 use crate::support::db::{postgres_database, with_parameter};
 use crate::support::doors::{TlsDoor, through_pgbouncer};
+use crate::support::{Events, TestDb};
 
 async fn door() -> Option<(TestDb, TlsDoor)> {
     let test = postgres_database().await?;
@@ -129,6 +129,87 @@ async fn a_server_that_insists_on_tls_tells_so_who_comes_without() {
     assert_eq!(fault(&error), Some(TlsFault::NotUsed), "{error}");
     assert!(error.to_string().contains("set sslmode"), "{error}");
     assert!(taken.expect("a session"));
+}
+
+#[tokio::test]
+async fn a_file_without_the_authority_is_named_at_once_with_its_variable() {
+    let events = Events::new();
+    let _subscriber = events.here();
+    let file = std::env::temp_dir().join(format!("leaktrace_{}.crt", std::process::id()));
+    std::fs::write(&file, "no certificate").expect("a file");
+    let file = file.to_str().expect("a path");
+    let missing = "/nowhere/ca.crt";
+    let url = "postgres://app@127.0.0.1:1/orders";
+    let mut said = Vec::new();
+    for path in [missing, file] {
+        let in_url = with_parameter(url, "sslrootcert", path);
+        let in_url = [("DATABASE_URL", &*in_url)];
+        let in_variable = [("DATABASE_URL", url), ("PGSSLROOTCERT", path)];
+        for (list, variable) in [
+            (&in_url[..], "sslrootcert in the URL"),
+            (&in_variable[..], "PGSSLROOTCERT"),
+        ] {
+            for settings in [production(list), read(list).expect("settings")] {
+                let error = is_encrypted(&settings).await.expect_err("no authority");
+                let ConnectError::Config(error) = error else {
+                    panic!("{error}");
+                };
+                assert_eq!((error.variable(), error.value()), (variable, path));
+                said.push(error.to_string());
+            }
+        }
+    }
+    std::fs::remove_file(file).expect("the file");
+    assert!(said[0].contains("No such file"), "{said:?}");
+    assert!(said[4].contains("BEGIN CERTIFICATE"), "{said:?}");
+    // The twin: nobody looks at it where there is no TLS.
+    let list = [
+        ("DATABASE_URL", url),
+        ("PGSSLROOTCERT", missing),
+        ("PGSSLMODE", "disable"),
+        ("DB_START_TRIES", "1"),
+    ];
+    let error = is_encrypted(&read(&list).expect("settings")).await;
+    let error = error.expect_err("nobody there");
+    assert!(matches!(error, ConnectError::Failed { .. }), "{error}");
+    let tries = events.all();
+    assert!(tries.is_empty(), "{tries:?}");
+}
+
+/// The same server, by its socket.
+async fn by_socket(test: &TestDb) -> String {
+    let mut conn = PgConnection::connect(&test.url).await.expect("a session");
+    let folder = sqlx::query_scalar("SELECT current_setting('unix_socket_directories')");
+    let folder: String = folder.fetch_one(&mut conn).await.expect("a folder");
+    with_parameter(&test.url, "host", &folder).replace("sslmode=disable&", "")
+}
+
+#[tokio::test]
+async fn a_unix_socket_needs_no_tls_in_production_whatever_the_mode() {
+    let Some(test) = postgres_database().await else {
+        return;
+    };
+    let url = by_socket(&test).await;
+    for mode in [None, Some("prefer"), Some("verify-full")] {
+        let mut list = vec![("DATABASE_URL", &*url)];
+        list.extend(mode.map(|mode| ("PGSSLMODE", mode)));
+        let settings = production(&list);
+        let shown = settings.to_string();
+        assert!(shown.ends_with("TLS none on a socket"), "{shown}");
+        assert!(!is_encrypted(&settings).await.expect("a session"));
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_there_is_named() {
+    let url = "postgres://app@localhost:5432/orders?host=/nowhere";
+    let list = [("DATABASE_URL", url), ("DB_START_TRIES", "1")];
+    for settings in [production(&list), read(&list).expect("settings")] {
+        let error = is_encrypted(&settings).await.expect_err("no socket");
+        let text = error.to_string();
+        assert!(text.starts_with("/nowhere/.s.PGSQL.5432: "), "{text}");
+        assert!(!text.contains("TLS"), "{text}");
+    }
 }
 
 #[test]

@@ -98,6 +98,25 @@ impl Bench {
             .max_connections(most)
             .acquire_timeout(LONG)
     }
+
+    /// As [`sqlite`](Self::sqlite), of one connection that is open before the pool gets its patience: on
+    /// a busy machine opening takes longer than it has.
+    pub(crate) async fn impatient(&self, name: &str, patience: Duration) -> (SqlitePool, TestDb) {
+        let db = sqlite_database().await;
+        let options = sqlx::sqlite::SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(patience)
+            .test_before_acquire(false);
+        let raw = options.connect_lazy(&db.url).expect("a URL");
+        let mut open = loop {
+            if let Ok(conn) = raw.acquire().await {
+                break conn;
+            }
+        };
+        open.return_to_pool().await;
+        drop(open);
+        (self.monitor.watch(name, raw), db)
+    }
 }
 
 /// Serves for as long as the test's runtime lives.

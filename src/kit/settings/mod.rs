@@ -131,6 +131,8 @@ pub struct PoolSettings {
 const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(10 * 60);
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// As of [`PoolOptions::alive_bypass`](crate::PoolOptions::alive_bypass).
+const ALIVE: Duration = Duration::from_millis(500);
 const JITTER: Duration = Duration::from_secs(5 * 60);
 
 impl Default for PoolSettings {
@@ -181,7 +183,8 @@ impl PoolSettings {
     }
 
     /// Demands TLS: at least `require`, and `verify-full` where a certificate of an authority is
-    /// given. Checked by [`check`](Self::check) and on connecting. Nothing on SQLite.
+    /// given. Checked by [`check`](Self::check) and on connecting. Nothing on SQLite, nor on a Unix
+    /// socket, where PostgreSQL speaks none and nothing leaves the machine.
     pub fn production(mut self) -> Self {
         self.tls.demanded = true;
         self
@@ -337,6 +340,9 @@ impl fmt::Display for PoolSettings {
             Some(time) => humantime::format_duration(time).to_string(),
             None => "off".to_string(),
         };
+        if let Some(service) = &self.service {
+            write!(f, "{service}: ")?;
+        }
         match &self.url {
             Some(url) => write!(f, "{url}")?,
             None => f.write_str("no URL")?,
@@ -344,7 +350,8 @@ impl fmt::Display for PoolSettings {
         write!(
             f,
             " connections {}..{}+{}, connect {}, acquire {}, idle {}, lifetime {}, statement {}, \
-             idle in transaction {}, lock {}, prepared {}, tested {}",
+             idle in transaction {}, lock {}, prepared {}, tested {}, alive bypass {}, tries {}, warm-up \
+             {}, TLS {}",
             self.min,
             self.max,
             self.overflow,
@@ -357,6 +364,10 @@ impl fmt::Display for PoolSettings {
             time(self.lock),
             self.prepared,
             self.test,
+            time(Some(self.alive.unwrap_or(ALIVE))),
+            self.tries,
+            self.warm_up,
+            self.tls.said(self.url.as_ref()),
         )
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Key, PoolSettings};
 use crate::ConfigError;
-use crate::kit::link::Link;
+use crate::kit::link::{Link, shown};
 
 /// A variable that [`PoolSettings`] reads: `DB_` or `DATABASE_` and its name, or `ORDERS_DB_` and
 /// its name for a service `orders`.
@@ -61,7 +61,11 @@ pub const VARIABLES: &[Variable] = &[
         set: |settings, variable, value| {
             let password = std::fs::read_to_string(value).map_err(|error| {
                 let allowed = format!("a file that can be read ({error})");
-                Wrong::Other(ConfigError::new(variable.to_string(), value, allowed))
+                Wrong::Other(ConfigError::new(
+                    variable.to_string(),
+                    shown(value),
+                    allowed,
+                ))
             })?;
             settings.password_file = Some((value.to_string(), super::Secret::new(&password)));
             Ok(())
@@ -244,7 +248,7 @@ impl Variable {
         value: &str,
     ) -> Result<(), ConfigError> {
         (self.set)(settings, found_as, value).map_err(|wrong| match wrong {
-            Wrong::Value => ConfigError::new(found_as.to_string(), value, self.values),
+            Wrong::Value => ConfigError::new(found_as.to_string(), shown(value), self.values),
             Wrong::Other(error) => error,
         })?;
         settings.origins.insert(self.key, found_as.to_string());

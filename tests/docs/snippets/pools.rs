@@ -56,7 +56,7 @@ mod probes {
 
         axum::Router::new()
             .route("/live", get(liveness)) // asks no database
-            .route("/ready", get(readiness::<sqlx::Postgres>)) // 503 when it does not answer
+            .route("/ready", get(readiness::<sqlx::Postgres>)) // 503 when it does not answer, or is stuck
             .with_state(pool)
     }
 }
@@ -75,6 +75,9 @@ async fn migrated(pool: PgPool) -> Result<()> {
     let migrations = pool.labeled("migrations").unreported();
     let mut conn = migrations.acquire().await?;
     conn.close_on_drop();
+    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        .execute(&mut *conn)
+        .await?;
     MIGRATOR.run(&mut *conn).await?;
     Ok(())
 }
