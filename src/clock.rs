@@ -56,6 +56,12 @@ impl Moment {
         )
     }
 
+    /// The moment so long ago; the earliest there is where that was before it.
+    pub(crate) fn before(self, by: Duration) -> Self {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(by).max(Self::FIRST.0))
+    }
+
     /// Where this moment lies on the wall clock as it stood when the process started.
     pub(crate) fn wall(self) -> SystemTime {
         anchor().wall + Duration::from_nanos(self.0)

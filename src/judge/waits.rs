@@ -42,6 +42,8 @@ pub(crate) struct Evidence {
 pub(crate) enum Connecting {
     #[default]
     NotTried,
+    /// Worth knowing, and not known yet.
+    Asked,
     Works,
     /// The server's own words, or what keeps us from it.
     Fails(String),
@@ -228,7 +230,7 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
             cause(CauseKind::Connecting, low as usize, detail);
             0
         }
-        Connecting::Works | Connecting::NotTried => 0,
+        Connecting::Works | Connecting::Asked | Connecting::NotTried => 0,
     };
     let unseen = status.untracked.max(could_be);
     if unseen > 0 {
@@ -257,10 +259,13 @@ pub(crate) fn causes(pool: &PoolInfo, snapshot: &Snapshot, evidence: &Evidence) 
 }
 
 /// Whether an attempt to connect would tell more: the pool may open connections, and does not get
-/// them, or somebody has them whom we do not see.
-pub(crate) fn suspects_connecting(pool: &PoolInfo) -> bool {
+/// them, or somebody has them whom we do not see. One that is idle may be dead, and is tested before it
+/// is given out; when somebody was granted one and does not take it, that is known.
+pub(crate) fn suspects_connecting(pool: &PoolInfo, waiters: &[Waiter]) -> bool {
     let status = &pool.status;
-    status.idle == 0 && status.held + status.returning < status.max
+    let mut waiters = waiters.iter().filter(|waiter| waiter.pool_id == pool.id);
+    let may_be_dead = status.idle == 0 || !waiters.any(|waiter| waiter.woken_ago.is_some());
+    may_be_dead && status.held + status.returning < status.max
 }
 
 /// For which other connection of this pool the holder's user waits, without using this one.
@@ -461,6 +466,12 @@ mod tests {
         assert_eq!(
             without_a_cause(&pool(0, 0, 5, 0), &evidence),
             "nothing that leaktrace sees explains it: 5 places are free, none in the opening or test"
+        );
+        evidence.connecting = Connecting::Asked;
+        assert_eq!(
+            without_a_cause(&pool(0, 0, 5, 0), &evidence),
+            "places are left, so it probably waited for a connection to be opened or tested; an \
+             attempt of ours to connect is under way"
         );
         evidence.connecting = Connecting::Works;
         evidence.in_progress = Some((2, SECOND));

@@ -240,6 +240,11 @@ impl fmt::Display for Places {
 /// The honest sentence where there is no cause.
 pub(super) fn unexplained(places: &Places, connecting: &Connecting) -> String {
     let attempt = match connecting {
+        Connecting::Asked => {
+            return "places are left, so it probably waited for a connection to be opened or tested; \
+                    an attempt of ours to connect is under way"
+                .to_string();
+        }
         Connecting::Works => "; an attempt of ours to connect came through",
         Connecting::NotTried | Connecting::Fails(_) => "",
     };

@@ -93,7 +93,7 @@ metrics! {
     ORPHANED = "leaktrace.orphaned", Counter, Count, [POOL],
         "Connections given up while their backend may still run on the server";
     CONNECT_ERRORS = "leaktrace.connect_errors", Counter, Count, [POOL],
-        "Errors of connecting, of acquires and of attempts of leaktrace after one that timed out";
+        "Errors of connecting: of acquires, and of attempts of leaktrace while acquires wait or time out though places are left";
     ROLLBACKS = "leaktrace.rollbacks", Counter, Count, [POOL, "cause"],
         "Transactions that were rolled back, by why";
     CANCELLED = "leaktrace.cancelled", Counter, Count, ["phase"],

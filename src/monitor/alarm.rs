@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Monitor;
+use super::outage::Asking;
 use super::witness::{NEWS, is_worth_asking};
 use crate::clock::{Moment, span, time_of_day};
-use crate::finding::{Cause, Finding, FindingId, Kind, Severity};
-use crate::judge::{Connecting, Evidence, causes, stuck, suspects_connecting, without_a_cause};
+use crate::finding::{Cause, CauseKind, Finding, FindingId, Kind, Severity};
+use crate::judge::{Connecting, Evidence, causes, stuck, without_a_cause};
 use crate::registry::{Holder, PoolInfo, PoolRecord, Snapshot, Waiter};
-use crate::sink::{Repeats, Stage};
+use crate::sink::{End, Over, Repeats, Stage};
 
 /// A finding to be made, with all that it needs.
 pub(super) struct Alarm {
@@ -22,8 +23,12 @@ pub(super) struct Alarm {
     pub(super) pool: PoolInfo,
     pub(super) snapshot: Snapshot,
     pub(super) evidence: Evidence,
+    /// From when on they wait of whom it speaks.
+    pub(super) since: Moment,
     /// Whose acquire failed, or who gave up.
     pub(super) failed: Option<Waiter>,
+    /// False where the same was said not long ago. It is news if no connection can be opened.
+    pub(super) is_said: bool,
 }
 
 /// An alarm that is said on any path, also when the runtime drops the task that completes it.
@@ -34,7 +39,7 @@ struct Unsaid {
 
 impl Drop for Unsaid {
     fn drop(&mut self) {
-        if let Some(alarm) = self.alarm.take() {
+        if let Some(alarm) = self.alarm.take().filter(|alarm| alarm.is_said) {
             self.monitor.0.reporter.say(finding(alarm));
         }
     }
@@ -48,13 +53,10 @@ impl Monitor {
         const PATIENCE: Duration = Duration::from_millis(400);
         self.escalate();
         let evidence = &alarm.evidence;
-        let may_tell_more = evidence.stalled.is_none();
-        let connects = may_tell_more
-            && suspects_connecting(&alarm.pool)
-            && evidence.connecting == Connecting::NotTried;
+        let connects = evidence.connecting == Connecting::Asked;
         let of_pool = |holder: &&Holder| holder.pool_id == record.id;
         let mut holders = alarm.snapshot.holders.iter().filter(of_pool);
-        let asks = may_tell_more && holders.any(is_worth_asking);
+        let asks = alarm.is_said && evidence.stalled.is_none() && holders.any(is_worth_asking);
         let mut unsaid = Unsaid {
             monitor: self.clone(),
             alarm: Some(alarm),
@@ -73,7 +75,7 @@ impl Monitor {
         // In a task of its own: the finding does not wait for all of it.
         let question = question.map(|question| runtime.spawn(question));
         let record = Arc::clone(record);
-        let interval = self.0.config.get_report_interval();
+        let asking = connects.then(|| Asking::begin(self, record.id));
         runtime.spawn(async move {
             if let Some(question) = question {
                 let _ = tokio::time::timeout(PATIENCE, question).await;
@@ -81,14 +83,34 @@ impl Monitor {
                     unsaid.monitor.hear(alarm);
                 }
             }
-            if !connects {
-                return;
-            }
-            let answer = record.attempt(interval).await;
-            if let Some(alarm) = &mut unsaid.alarm {
-                alarm.evidence.connecting = answer.into();
+            if let (Some(asking), Some(alarm)) = (asking, &mut unsaid.alarm) {
+                alarm.evidence.connecting = asking.attempt(&record, alarm.since, true).await;
+                unsaid.monitor.is_news(alarm);
             }
         });
+    }
+
+    /// What is said of an outage is said of it for a while, also where that was not known at first; and
+    /// where it is the only news, it is said.
+    fn is_news(&self, alarm: &mut Alarm) {
+        if !matches!(alarm.evidence.connecting, Connecting::Fails(_)) {
+            return;
+        }
+        let causes = causes(&alarm.pool, &alarm.snapshot, &alarm.evidence);
+        let first = causes.first().map(|cause| cause.kind);
+        if first != Some(CauseKind::Connecting) {
+            return;
+        }
+        let now = Moment::now();
+        let class = (alarm.pool.id, alarm.stage, first);
+        let mut state = self.0.exhaustion.lock();
+        if alarm.is_said {
+            state.episodes.spoke(class, now);
+            return;
+        }
+        let interval = self.0.config.get_report_interval();
+        let admits = |at_any_rate| self.0.door.lock().admits(at_any_rate, now);
+        alarm.is_said = state.episodes.speaks(class, interval, now, admits);
     }
 
     /// Joins to an alarm what the server has said since. A deadlock that was suspected is one, or is
@@ -116,6 +138,7 @@ pub(super) fn finding(alarm: Alarm) -> Finding {
         snapshot,
         evidence,
         failed,
+        ..
     } = alarm;
     let causes = causes(&pool, &snapshot, &evidence);
     let unexplained = causes.is_empty().then(|| without_a_cause(&pool, &evidence));
@@ -193,25 +216,32 @@ fn failures(count: u64) -> String {
     format!("{count} acquire{s} failed")
 }
 
-pub(super) fn ended(pool: &PoolInfo, id: FindingId, lasted: Duration, timeouts: u64) -> Finding {
+pub(super) fn ended(pool: &PoolInfo, over: &Over) -> Finding {
     let (name, status) = (&pool.name, &pool.status);
-    let lasted = span(lasted);
+    let lasted = span(over.lasted);
     let out = status.held.saturating_add(status.returning);
-    let end = if out < status.max {
-        format!("pool \"{name}\" is no longer exhausted, after {lasted}")
-    } else {
-        // Nobody got anything: those who waited are gone.
-        let long = if status.waiting > 0 { " for long" } else { "" };
-        format!(
-            "nobody waits{long} for pool \"{name}\" any more, after {lasted}; {out}/{} are still out",
-            status.max
-        )
+    let end = match over.end {
+        End::Unasked(time) => format!(
+            "nobody has asked pool \"{name}\" for a connection for {}, and none could be opened before that",
+            span(time)
+        ),
+        End::Quiet if out < status.max => {
+            format!("pool \"{name}\" is no longer exhausted, after {lasted}")
+        }
+        End::Quiet => {
+            // Nobody got anything: those who waited are gone.
+            let long = if status.waiting > 0 { " for long" } else { "" };
+            format!(
+                "nobody waits{long} for pool \"{name}\" any more, after {lasted}; {out}/{} are still out",
+                status.max
+            )
+        }
     };
-    let headline = format!("{end}; {}", failures(timeouts));
+    let headline = format!("{end}; {}", failures(over.timeouts));
     Finding {
         severity: Severity::Info,
-        count: timeouts,
-        ..Finding::new(id, Kind::Exhausted, pool, headline)
+        count: over.timeouts,
+        ..Finding::new(over.finding, Kind::Exhausted, pool, headline)
     }
 }
 
@@ -256,10 +286,17 @@ mod tests {
 
     #[test]
     fn the_end_of_an_episode_says_whether_anything_came_back() {
-        let said = |pool: &PoolInfo, timeouts| {
-            let lasted = Duration::from_millis(5500);
-            ended(pool, FindingId(1), lasted, timeouts).headline
+        let ended = |pool: &PoolInfo, timeouts, end| {
+            let over = Over {
+                pool: 1,
+                finding: FindingId(1),
+                lasted: Duration::from_millis(5500),
+                timeouts,
+                end,
+            };
+            super::ended(pool, &over).headline
         };
+        let said = |pool: &PoolInfo, timeouts| ended(pool, timeouts, End::Quiet);
         assert_eq!(
             said(&pool(2, 0), 1),
             "pool \"shop\" is no longer exhausted, after 5.5 s; 1 acquire failed"
@@ -271,6 +308,11 @@ mod tests {
         assert_eq!(
             said(&pool(5, 1), 0),
             "nobody waits for long for pool \"shop\" any more, after 5.5 s; 5/5 are still out; 0 acquires failed"
+        );
+        assert_eq!(
+            ended(&pool(0, 0), 3, End::Unasked(Duration::from_secs(60))),
+            "nobody has asked pool \"shop\" for a connection for 60.0 s, and none could be opened before \
+             that; 3 acquires failed"
         );
     }
 
@@ -289,7 +331,9 @@ mod tests {
                 dropped: 0,
             },
             evidence: Evidence::default(),
+            since: Moment::FIRST,
             failed: None,
+            is_said: true,
         };
         let finding = finding(alarm);
         let words = "nothing that leaktrace sees explains it: 5 places are free";

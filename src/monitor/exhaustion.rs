@@ -17,17 +17,24 @@ use super::witness::{EXHAUSTED, is_worth_asking};
 use crate::clock::Moment;
 use crate::config::Detail;
 use crate::finding::{Cause, Kind};
-use crate::judge::{Connecting, causes, stuck, suspects_connecting, without_a_cause};
+use crate::judge::{Connecting, causes, stuck, without_a_cause};
 use crate::registry::{Holder, PoolRecord, Pulse, Snapshot, Waiter};
 use crate::sink::{Episodes, Stage};
+use crate::site::text::escape_text;
 
 /// As long a wait without any cause is looked at again before it is said.
 const UNEXPLAINED: Duration = Duration::from_millis(250);
 
+/// As long an outage is not over because nobody asks for a connection: the interval after which what
+/// was said may be said again, within bounds.
+fn unasked(interval: Duration) -> Duration {
+    interval.clamp(Duration::from_secs(10), Duration::from_secs(60))
+}
+
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
 pub(super) struct Exhaustion {
-    episodes: Episodes,
+    pub(super) episodes: Episodes,
     looks: Looks,
 }
 
@@ -126,6 +133,10 @@ impl Monitor {
             let mut evidence = state.looks.evidence(pool.id, now);
             evidence.deadlock = deadlock;
             evidence.stalled = runtime.sentence();
+            let since = oldest.or(left).map_or(now, |waiter| waiter.waited.0);
+            if evidence.stalled.is_none() {
+                evidence.connecting = self.connecting(&record, pool, snapshot, since, now);
+            }
             let cause = causes(pool, snapshot, &evidence);
             let cause = cause.first().map(|cause| cause.kind);
             // What is granted at this moment is nobody's yet: the next look knows whose.
@@ -133,30 +144,34 @@ impl Monitor {
                 wake_in(Runtime::SOON);
                 continue;
             }
+            let (stage, is_deadlock) = (Stage::Waiting, deadlock.is_some());
+            let new_id = || door.lock().new_id();
             let id = state
                 .episodes
-                .sign(pool.id, Stage::Waiting, deadlock.is_some(), now, || {
-                    door.lock().new_id()
-                });
+                .sign(pool.id, stage, is_deadlock, (since, now), new_id);
             if let Some(id) = id {
-                let class = (pool.id, Stage::Waiting, cause);
+                let class = (pool.id, stage, cause);
                 let admits = |at_any_rate| door.lock().admits(at_any_rate, now);
-                if !state.episodes.speaks(class, interval, now, admits) {
+                let is_said = state.episodes.speaks(class, interval, now, admits);
+                if !is_said && evidence.connecting != Connecting::Asked {
                     is_repeated = true;
                     continue;
                 }
                 let alarm = Alarm {
                     id,
-                    stage: Stage::Waiting,
+                    stage,
                     pool: pool.clone(),
                     snapshot: snapshot.clone(),
                     evidence,
+                    since,
                     failed: left.cloned(),
+                    is_said,
                 };
                 alarms.push((record, alarm));
             }
         }
-        let over = state.episodes.over(now);
+        let doubts = self.scan_outages(&mut state, snapshot, now);
+        let over = state.episodes.over(unasked(interval), now);
         if state.episodes.are_open() {
             wake_in(Duration::from_millis(250));
         }
@@ -172,12 +187,13 @@ impl Monitor {
         for (record, alarm) in alarms {
             self.alarm(&record, alarm);
         }
+        for (record, is_wanted) in doubts {
+            self.keep_trying(&record, is_wanted, now);
+        }
         for over in over {
             let pool = snapshot.pools.iter().find(|pool| pool.id == over.pool);
             if let Some(pool) = pool {
-                self.0
-                    .reporter
-                    .say(ended(pool, over.finding, over.lasted, over.timeouts));
+                self.0.reporter.say(ended(pool, &over));
             }
         }
         if let Some(repeats) = repeats {
@@ -209,11 +225,7 @@ impl Monitor {
                 state
                     .looks
                     .deadlock(pool.id, &stuck, snapshot, timeout, oldest.waited_for, now);
-            if let Some(attempt) = record.attempted_within(oldest.waited_for, now)
-                && suspects_connecting(pool)
-            {
-                evidence.connecting = attempt.into();
-            }
+            evidence.connecting = self.connected(&record, pool, snapshot, oldest.waited.0);
             let causes = causes(pool, snapshot, &evidence);
             all.extend(causes.into_iter().map(|cause| (pool.name.clone(), cause)));
         }
@@ -233,15 +245,26 @@ impl Monitor {
             return;
         }
         let now = Moment::now();
+        let (since, _) = failed.waited;
         let id = {
             let mut state = self.0.exhaustion.lock();
             let door = &self.0.door;
             let new_id = || door.lock().new_id();
             let stage = Stage::TimedOut;
-            match state.episodes.sign(record.id, stage, false, now, new_id) {
-                Some(id) => id,
-                None => return,
+            let id = state
+                .episodes
+                .sign(record.id, stage, false, (since, now), new_id);
+            if !timed_out && let Some(outage) = state.episodes.outage(record.id) {
+                outage.cannot_connect(now, false);
             }
+            id
+        };
+        let Some(id) = id else {
+            // Said before; how long it lasts and how often it is so is not known by that.
+            if timed_out {
+                self.keep_trying(record, true, now);
+            }
+            return;
         };
         let snapshot = self.snapshot(now);
         let Some(pool) = snapshot
@@ -274,10 +297,14 @@ impl Monitor {
                 .map(|(_, sentence)| sentence.clone());
             evidence
         };
-        if !timed_out {
-            let error = crate::site::text::escape_text(&error.to_string(), 300).into_owned();
-            evidence.connecting = Connecting::Fails(error);
-        }
+        evidence.connecting = match (timed_out, &evidence.stalled) {
+            (false, _) => {
+                let error = error.to_string();
+                Connecting::Fails(escape_text(&error, 300).into_owned())
+            }
+            (true, None) => self.connecting(record, &pool, &snapshot, since, now),
+            (true, Some(_)) => Connecting::NotTried,
+        };
         let causes = causes(&pool, &snapshot, &evidence);
         let class = (
             record.id,
@@ -287,29 +314,30 @@ impl Monitor {
         let interval = self.0.config.get_report_interval();
         let admits = |at_any_rate| self.0.door.lock().admits(at_any_rate, now);
         let mut state = self.0.exhaustion.lock();
-        let speaks = state.episodes.speaks(class, interval, now, admits);
+        let is_said = state.episodes.speaks(class, interval, now, admits);
         drop(state);
-        if !speaks {
+        if is_said {
+            let unexplained = causes.is_empty().then(|| without_a_cause(&pool, &evidence));
+            let unexplained = unexplained.as_deref();
+            let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes, unexplained);
+            // Here, in the caller's span: its trace leads to the finding.
+            event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
+        } else {
             self.escalate();
-            self.0.watchdog.wake_now();
-            return;
         }
-        let unexplained = causes.is_empty().then(|| without_a_cause(&pool, &evidence));
-        let unexplained = unexplained.as_deref();
-        let line = headline(&pool, Stage::TimedOut, Some(&failed), &causes, unexplained);
-        // Here, in the caller's span: its trace leads to the finding.
-        event!(target: "leaktrace", Level::ERROR, kind = Kind::Exhausted.as_str(), phase = "timed_out", %id, pool = %pool.name, "{line}");
-        self.alarm(
-            record,
-            Alarm {
+        if is_said || evidence.connecting == Connecting::Asked {
+            let alarm = Alarm {
                 id,
                 stage: Stage::TimedOut,
                 pool,
                 snapshot,
                 evidence,
+                since,
                 failed: Some(failed),
-            },
-        );
+                is_said,
+            };
+            self.alarm(record, alarm);
+        }
         // So that the end of the episode is noticed, also when nothing is out.
         self.0.watchdog.wake_now();
     }

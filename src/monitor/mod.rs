@@ -8,6 +8,7 @@ mod alarm;
 mod endings;
 mod exhaustion;
 mod looks;
+mod outage;
 mod records;
 mod requests;
 mod scan;

@@ -10,6 +10,7 @@
 //!   naming of a symbol.
 
 mod asking;
+mod attempts;
 mod bits;
 mod cell;
 mod counts;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+pub(crate) use self::attempts::Attempted;
 pub(crate) use self::bits::Bits;
 pub(crate) use self::cell::{Begun, Cell, Ended, Ending, Use};
 pub(crate) use self::doubts::Doubts;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::CallSiteList;
+use super::attempts::Attempts;
 use super::counts::Counts;
 use super::habits::Habits;
 use super::lows::Lows;
@@ -73,7 +74,7 @@ pub(crate) struct PoolRecord {
     pub(crate) name: String,
     /// When it was first watched.
     pub(super) since: Moment,
-    gauges: Box<dyn Gauges>,
+    pub(super) gauges: Box<dyn Gauges>,
     pub(super) counts: Counts,
     /// How many of `held` have no record: they were checked out at detail `off`.
     pub(super) unlisted: AtomicU32,
@@ -98,8 +99,7 @@ pub(crate) struct PoolRecord {
     /// The runtime that was last seen with this pool, for drops outside of any.
     runtime: Mutex<Option<tokio::runtime::Handle>>,
     pub(super) probe: Mutex<Probe>,
-    /// When we last tried to connect, and what came of it. Held while we try: one at a time.
-    attempted: futures_util::lock::Mutex<Option<(Moment, Result<(), String>)>>,
+    pub(super) attempts: Attempts,
 }
 
 impl PoolRecord {
@@ -126,7 +126,7 @@ impl PoolRecord {
             returns: Returns::default(),
             runtime: Mutex::default(),
             probe: Mutex::default(),
-            attempted: futures_util::lock::Mutex::default(),
+            attempts: Attempts::default(),
         }
     }
 
@@ -165,36 +165,6 @@ impl PoolRecord {
 
     pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
         self.runtime.lock().clone()
-    }
-
-    /// Tries to connect beside the pool, unless that was done within `interval`; then answers what
-    /// came of it.
-    pub(crate) async fn attempt(&self, interval: Duration) -> Result<(), String> {
-        let mut attempted = self.attempted.lock().await;
-        if let Some((at, result)) = &*attempted
-            && Moment::now().since(*at) < interval
-        {
-            return result.clone();
-        }
-        let at = Moment::now();
-        let result = self.gauges.attempt().await;
-        if result.is_err() {
-            self.tallies.could_not_connect();
-        }
-        let result = result.map_err(|error| text::escape_text(&error, 300).into_owned());
-        *attempted = Some((at, result.clone()));
-        result
-    }
-
-    /// What came of the last attempt to connect, if that was within `time`.
-    pub(crate) fn attempted_within(
-        &self,
-        time: Duration,
-        now: Moment,
-    ) -> Option<Result<(), String>> {
-        let attempted = self.attempted.try_lock()?;
-        let (at, result) = attempted.as_ref()?;
-        (now.since(*at) < time).then(|| result.clone())
     }
 
     /// Connections that are idle, or may be opened.

@@ -14,8 +14,8 @@ pub struct PoolCounts {
     /// same when no connection could be opened.
     pub timeouts: u64,
     /// Errors of connecting, as far as anybody heard of them: acquires that failed with one, and
-    /// failed attempts of leaktrace's own after acquires that timed out, at most one of them in the
-    /// report interval.
+    /// failed attempts of leaktrace's own while acquires wait or time out though places are left, at
+    /// most one of them in two seconds. None of its own at detail `off`.
     pub connect_errors: u64,
     /// Transactions that were rolled back, by why.
     pub rollbacks: RollbackCounts,

@@ -1,12 +1,13 @@
 //! One exhaustion of one pool, from its first sign to its end.
 //!
 //! Responsible for saying each phase once an episode, and one line when it is over; and for saying the
-//! same of a pool that flaps once an interval, with a count of the rest. Pure: it is given the time.
-//! Not responsible for causes.
+//! same of a pool that flaps once an interval, with a count of the rest. While no connection can be
+//! opened, silence is no end: see [`Outage`]. Pure: it is given the time. Not responsible for causes.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::outage::{Giving, Outage};
 use crate::clock::Moment;
 use crate::finding::{CauseKind, FindingId};
 
@@ -33,6 +34,7 @@ struct Episode {
     timeouts: u64,
     /// Something of it was let through.
     said: bool,
+    outage: Outage,
 }
 
 /// What two exhaustions have in common that are the same news: pool, stage, and the cause with the
@@ -66,6 +68,31 @@ pub(crate) struct Over {
     pub(crate) finding: FindingId,
     pub(crate) lasted: Duration,
     pub(crate) timeouts: u64,
+    pub(crate) end: End,
+}
+
+/// Why an episode is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nobody waits for long any more, and nobody fails.
+    Quiet,
+    /// Nobody has asked for so long, and none could be opened before that.
+    Unasked(Duration),
+}
+
+impl Episode {
+    /// Whether nobody was failed, or waited for long, for a while.
+    fn is_quiet(&self, now: Moment) -> bool {
+        now.since(self.last_sign) >= OVER_AFTER
+    }
+
+    fn end(&self, patience: Duration, now: Moment) -> Option<End> {
+        if self.outage.is_settled() {
+            return self.is_quiet(now).then_some(End::Quiet);
+        }
+        let unasked = self.outage.unasked(now);
+        (unasked >= patience).then_some(End::Unasked(unasked))
+    }
 }
 
 /// The open episodes, by pool.
@@ -84,7 +111,8 @@ impl Episodes {
     /// The first of its class is worth more than the limit by minute.
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Notes a sign of exhaustion. Answers the finding to make, if this stage was not said yet.
+    /// Notes a sign of exhaustion, of somebody who waits `since` then. Answers the finding to make, if
+    /// this stage was not said yet.
     ///
     /// That it is a deadlock is worth saying also when somebody is known to wait: it will not pass,
     /// and whoever waits has not failed yet.
@@ -93,20 +121,22 @@ impl Episodes {
         pool: u64,
         stage: Stage,
         is_deadlock: bool,
-        now: Moment,
+        (since, now): (Moment, Moment),
         new_id: impl FnOnce() -> FindingId,
     ) -> Option<FindingId> {
         let episode = self.open.entry(pool).or_insert_with(|| Episode {
             finding: new_id(),
-            since: now,
+            since,
             last_sign: now,
             waiting_said: false,
             timeout_said: false,
             deadlock_said: false,
             timeouts: 0,
             said: false,
+            outage: Outage::unknown(now),
         });
         episode.last_sign = now;
+        episode.outage.is_wanted(now);
         let said = match stage {
             Stage::Waiting if is_deadlock => episode.deadlock_said,
             // After a failure, that somebody waits is no news.
@@ -170,6 +200,49 @@ impl Episodes {
         true
     }
 
+    /// A class was told of by what another one said.
+    pub(crate) fn spoke(&mut self, class: Class, now: Moment) {
+        self.spoke.insert(class, now);
+    }
+
+    /// What is known of whether this pool can open connections, while it is exhausted.
+    pub(crate) fn outage(&mut self, pool: u64) -> Option<&mut Outage> {
+        self.open.get_mut(&pool).map(|episode| &mut episode.outage)
+    }
+
+    /// An attempt of ours came through: an outage lasted until now.
+    pub(crate) fn connects(&mut self, pool: u64, now: Moment) {
+        if let Some(episode) = self.open.get_mut(&pool)
+            && episode.outage.connects()
+        {
+            episode.last_sign = now;
+        }
+    }
+
+    /// Compares with what was known of whether connections can be opened.
+    pub(crate) fn look(&mut self, pool: u64, giving: Giving, now: Moment) {
+        if let Some(episode) = self.open.get_mut(&pool)
+            && episode.outage.look(giving, now)
+        {
+            self.connects(pool, now);
+        }
+    }
+
+    /// The pools of which an attempt would tell whether their exhaustion is over. An acquire that fails
+    /// with the error itself tells it as well, as long as there are any.
+    pub(crate) fn in_doubt(&self, now: Moment) -> Vec<u64> {
+        let open = self.open.iter();
+        open.filter(|(_, episode)| episode.outage.is_in_doubt(episode.is_quiet(now)))
+            .map(|(pool, _)| *pool)
+            .collect()
+    }
+
+    /// Whether somebody of this pool wants a connection, or has not long ago.
+    pub(crate) fn is_wanted(&self, pool: u64, now: Moment) -> bool {
+        let episode = self.open.get(&pool);
+        episode.is_some_and(|episode| episode.outage.unasked(now) < OVER_AFTER)
+    }
+
     /// Takes out the count of one pool whose episodes were kept back for an interval; else after how
     /// much time there will be one.
     pub(crate) fn repeats(
@@ -195,18 +268,16 @@ impl Episodes {
         (repeats, None)
     }
 
-    /// Takes out the episodes that are over. Those of which nothing was said are counted.
-    pub(crate) fn over(&mut self, now: Moment) -> Vec<Over> {
-        let over = |episode: &Episode| now.since(episode.last_sign) >= OVER_AFTER;
-        let pools: Vec<u64> = self
+    /// Takes out the episodes that are over. Those of which nothing was said are counted. `patience`: as
+    /// long an outage is not over because nobody asks.
+    pub(crate) fn over(&mut self, patience: Duration, now: Moment) -> Vec<Over> {
+        let ends: Vec<(u64, End)> = self
             .open
             .iter()
-            .filter(|(_, episode)| over(episode))
-            .map(|(pool, _)| *pool)
+            .filter_map(|(pool, episode)| Some((*pool, episode.end(patience, now)?)))
             .collect();
-        pools
-            .into_iter()
-            .filter_map(|pool| {
+        ends.into_iter()
+            .filter_map(|(pool, end)| {
                 let episode = self.open.remove(&pool)?;
                 if !episode.said {
                     let unsaid = self.unsaid.entry(pool).or_insert_with(|| Unsaid {
@@ -225,6 +296,7 @@ impl Episodes {
                     finding: episode.finding,
                     lasted: episode.last_sign.since(episode.since),
                     timeouts: episode.timeouts,
+                    end,
                 })
             })
             .collect()
@@ -265,6 +337,7 @@ mod tests {
     }
 
     const INTERVAL: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     fn speaks(episodes: &mut Episodes, stage: Stage, time: u64) -> bool {
         let class = (1, stage, Some(CauseKind::Saturated));
@@ -277,11 +350,11 @@ mod tests {
         let id = FindingId(time);
         assert!(
             episodes
-                .sign(1, Stage::TimedOut, false, at(time), || id)
+                .sign(1, Stage::TimedOut, false, (at(time), at(time)), || id)
                 .is_some()
         );
         let spoke = speaks(episodes, Stage::TimedOut, time);
-        (spoke, episodes.over(at(time + 2_000)).len())
+        (spoke, episodes.over(PATIENCE, at(time + 2_000)).len())
     }
 
     #[test]
@@ -317,12 +390,18 @@ mod tests {
     #[test]
     fn while_somebody_waits_on_it_is_not_over_though_nothing_can_be_said() {
         let mut episodes = Episodes::default();
-        episodes.sign(1, Stage::Waiting, false, at(1_000), || FindingId(1));
+        episodes.sign(1, Stage::Waiting, false, (at(1_000), at(1_000)), || {
+            FindingId(1)
+        });
         assert!(speaks(&mut episodes, Stage::Waiting, 1_000));
         episodes.lasts(1, at(1_900));
-        assert!(episodes.over(at(2_800)).is_empty());
+        assert!(episodes.over(PATIENCE, at(2_800)).is_empty());
         episodes.lasts(2, at(2_800));
-        assert_eq!(episodes.over(at(2_900)).len(), 1, "only of its own pool");
+        assert_eq!(
+            episodes.over(PATIENCE, at(2_900)).len(),
+            1,
+            "only of its own pool"
+        );
         assert!(episodes.is_empty());
     }
 
@@ -360,7 +439,7 @@ mod tests {
     fn each_stage_is_said_once_an_episode_under_one_id() {
         let mut episodes = Episodes::default();
         let id = || FindingId(7);
-        let mut sign = |stage, time| episodes.sign(1, stage, false, at(time), id);
+        let mut sign = |stage, time| episodes.sign(1, stage, false, (at(time), at(time)), id);
         assert_eq!(sign(Stage::Waiting, 1), Some(FindingId(7)));
         assert_eq!(sign(Stage::Waiting, 500), None);
         assert_eq!(sign(Stage::TimedOut, 900), Some(FindingId(7)));
@@ -371,19 +450,22 @@ mod tests {
     #[test]
     fn an_episode_is_over_a_second_after_its_last_sign_and_then_begins_anew() {
         let mut episodes = Episodes::default();
-        episodes.sign(1, Stage::Waiting, false, at(1), || FindingId(1));
-        episodes.sign(1, Stage::TimedOut, false, at(801), || FindingId(2));
+        episodes.sign(1, Stage::Waiting, false, (at(1), at(401)), || FindingId(1));
+        episodes.sign(1, Stage::TimedOut, false, (at(1), at(801)), || FindingId(2));
         assert!(speaks(&mut episodes, Stage::TimedOut, 801));
-        assert_eq!(episodes.over(at(1800)), []);
+        assert_eq!(episodes.over(PATIENCE, at(1800)), []);
         let over = Over {
             pool: 1,
             finding: FindingId(1),
             lasted: Duration::from_millis(800),
             timeouts: 1,
+            end: End::Quiet,
         };
-        assert_eq!(episodes.over(at(1801)), [over]);
+        assert_eq!(episodes.over(PATIENCE, at(1801)), [over]);
         assert!(episodes.is_empty());
-        let again = episodes.sign(1, Stage::Waiting, false, at(5000), || FindingId(3));
+        let again = episodes.sign(1, Stage::Waiting, false, (at(4800), at(5000)), || {
+            FindingId(3)
+        });
         assert_eq!(again, Some(FindingId(3)));
     }
 
@@ -392,12 +474,105 @@ mod tests {
         let mut episodes = Episodes::default();
         let mut sign = |is_deadlock, time| {
             episodes
-                .sign(1, Stage::Waiting, is_deadlock, at(time), || FindingId(7))
+                .sign(1, Stage::Waiting, is_deadlock, (at(time), at(time)), || {
+                    FindingId(7)
+                })
                 .is_some()
         };
         assert!(sign(false, 1));
         assert!(sign(true, 100));
         assert!(!sign(true, 200));
         assert!(!sign(false, 300));
+    }
+
+    fn known(episodes: &mut Episodes) -> &mut Outage {
+        episodes.outage(1).expect("it is open")
+    }
+
+    /// Somebody failed who waited for a second, and an attempt of ours to connect did too.
+    fn outage() -> Episodes {
+        let mut episodes = Episodes::default();
+        let times = (at(1_000), at(2_000));
+        let id = episodes.sign(1, Stage::TimedOut, false, times, || FindingId(1));
+        assert!(id.is_some() && speaks(&mut episodes, Stage::TimedOut, 2_000));
+        known(&mut episodes).asks();
+        assert_eq!(episodes.over(PATIENCE, at(5_000)), [], "not known yet");
+        known(&mut episodes).cannot_connect(at(2_100), true);
+        known(&mut episodes).asked();
+        assert_eq!(episodes.over(PATIENCE, at(9_000)), [], "nobody asks");
+        episodes
+    }
+
+    fn ends(episodes: &mut Episodes, time: u64) -> (Duration, End) {
+        match episodes.over(PATIENCE, at(time)).as_slice() {
+            [over] => (over.lasted, over.end),
+            others => panic!("{others:?}"),
+        }
+    }
+
+    #[test]
+    fn an_outage_lasts_until_an_attempt_comes_through() {
+        let mut episodes = outage();
+        assert_eq!(episodes.in_doubt(at(9_000)), [1]);
+        episodes.connects(1, at(10_000));
+        assert_eq!(episodes.in_doubt(at(10_000)), [] as [u64; 0]);
+        let nine = Duration::from_secs(9);
+        assert_eq!(ends(&mut episodes, 11_000), (nine, End::Quiet));
+    }
+
+    #[test]
+    fn an_outage_lasts_until_somebody_gets_a_connection() {
+        let look = |idle, granted: Option<u64>| Giving {
+            is_wanted: false,
+            idle,
+            granted: granted.map(at),
+        };
+        for (before, after) in [
+            (look(0, None), look(0, Some(8_000))),
+            (look(3, Some(1_500)), look(2, Some(8_000))),
+            (look(2, None), look(3, None)),
+        ] {
+            let mut episodes = outage();
+            episodes.look(1, before, at(9_000));
+            assert_eq!(episodes.over(PATIENCE, at(9_500)), [], "{before:?}");
+            episodes.look(1, after, at(10_000));
+            assert_eq!(ends(&mut episodes, 11_000).1, End::Quiet, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn an_outage_in_which_nobody_asks_ends_as_that() {
+        let mut episodes = outage();
+        let waits = Giving {
+            is_wanted: true,
+            idle: 0,
+            granted: None,
+        };
+        episodes.look(1, waits, at(20_000));
+        assert!(episodes.is_wanted(1, at(20_900)) && !episodes.is_wanted(1, at(21_000)));
+        assert_eq!(episodes.over(PATIENCE, at(49_000)), []);
+        let unasked = (Duration::from_secs(1), End::Unasked(PATIENCE));
+        assert_eq!(ends(&mut episodes, 50_000), unasked);
+    }
+
+    #[test]
+    fn who_fails_with_the_error_itself_needs_no_attempt_until_it_is_quiet() {
+        let mut episodes = Episodes::default();
+        let times = (at(1_000), at(1_000));
+        episodes.sign(1, Stage::TimedOut, false, times, || FindingId(1));
+        known(&mut episodes).cannot_connect(at(1_000), false);
+        assert_eq!(episodes.in_doubt(at(1_500)), [] as [u64; 0]);
+        assert_eq!(episodes.in_doubt(at(2_000)), [1]);
+    }
+
+    #[test]
+    fn an_attempt_that_came_through_prolongs_nothing() {
+        let mut episodes = Episodes::default();
+        let times = (at(1_000), at(2_000));
+        episodes.sign(1, Stage::TimedOut, false, times, || FindingId(1));
+        speaks(&mut episodes, Stage::TimedOut, 2_000);
+        episodes.connects(1, at(2_900));
+        let second = Duration::from_secs(1);
+        assert_eq!(ends(&mut episodes, 3_000), (second, End::Quiet));
     }
 }

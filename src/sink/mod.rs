@@ -6,11 +6,13 @@
 mod door;
 mod episode;
 mod minute;
+mod outage;
 mod reporter;
 mod voice;
 
 pub(crate) use self::door::Door;
-pub(crate) use self::episode::{Episodes, Repeats, Stage};
+pub(crate) use self::episode::{End, Episodes, Over, Repeats, Stage};
+pub(crate) use self::outage::Giving;
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::voice::Voice;
 use crate::finding::Finding;

@@ -2,9 +2,9 @@
 //! swallows them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use leaktrace::{CauseKind, Finding, PgPool};
+use leaktrace::{CauseKind, Finding, PgPool, Severity};
 use reqwest::Url;
 use sqlx::{Connection, Error, MySql, PgConnection, Postgres};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,36 +63,46 @@ async fn a_server_that_does_not_answer_is_asked_once_though_it_is_said_twice() {
     let proxy = Proxy::start(&db.url);
     proxy.stall();
     let url = proxy.url(&db.url);
+    let began = Instant::now();
     let (error, finding) = failing::<Postgres>(&bench, &url).await;
     assert!(matches!(error, Error::PoolTimedOut), "{error}");
     assert_connecting(
         &finding,
         &["an attempt of ours to connect had no answer within 1.0 s"],
     );
-    // The acquire opened one; ours is the one more.
-    assert_eq!(proxy.accepted(), 2);
+    // The acquire opened one; ours is the one more. On a busy machine the next is due by now.
+    let ours = proxy.accepted() - 1;
+    let took = began.elapsed();
+    assert!(ours <= took.as_secs() / 2 + 1, "{ours} within {took:?}");
 }
 
 #[tokio::test]
-async fn a_second_exhaustion_within_the_interval_makes_no_second_attempt() {
+async fn attempts_keep_their_distance_while_acquires_fail() {
     let Some(db) = postgres_database().await else {
         return;
     };
-    let bench = Bench::new(quick().report_interval(Duration::from_secs(60)));
+    let bench = Bench::quick();
     let proxy = Proxy::start(&db.url);
     proxy.stall();
     let pool: PgPool = bench.pool_at(&proxy.url(&db.url), 1, millis(500));
-    assert!(pool.acquire().await.is_err());
+    let (began, mut acquires) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(5) {
+        assert!(pool.acquire().await.is_err());
+        acquires += 1;
+    }
+    // Each acquire opened one; ours are one in two seconds.
+    let ours = proxy.accepted().saturating_sub(acquires);
+    let most = began.elapsed().as_secs() / 2 + 1;
+    assert!(ours >= 1 && ours <= most, "{ours} of {acquires}");
     assert_connecting(
         &bench.timed_out().await,
         &["an attempt of ours to connect had no answer within 1.0 s"],
     );
-    bench.over().await;
-    bench.findings.take();
-    assert!(pool.acquire().await.is_err());
-    // Each acquire opened one; ours is one in all.
-    assert_eq!(proxy.accepted(), 3);
-    assert!(bench.findings.is_empty(), "the same is not said again");
+    assert_eq!(
+        bench.count(Severity::Error),
+        1,
+        "the same is not said again"
+    );
 }
 
 #[tokio::test]

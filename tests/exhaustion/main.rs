@@ -9,6 +9,7 @@ mod connecting;
 mod deadlock;
 mod flapping;
 mod nested;
+mod outage;
 mod overdue;
 mod phases;
 mod returning;

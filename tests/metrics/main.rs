@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connecting;
 mod events;
 mod ground;
 mod health;
