@@ -2,21 +2,7 @@
 //!
 //! Responsible for which known name somebody may have meant. Not responsible for saying so.
 
-/// How many letters have to be put in, left out or replaced.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    for (row, letter) in one.chars().enumerate() {
-        let mut before = above[0];
-        above[0] = row + 1;
-        for (at, candidate) in other.iter().enumerate() {
-            let replaced = before + usize::from(*candidate != letter);
-            before = above[at + 1];
-            above[at + 1] = replaced.min(before + 1).min(above[at] + 1);
-        }
-    }
-    above[other.len()]
-}
+use strsim::levenshtein;
 
 /// The known name that is nearest, if it is near enough to have been meant: two letters off, or one in
 /// a short name. A known name has none.
@@ -24,7 +10,7 @@ pub(super) fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
     let most = if name.chars().count() < 8 { 1 } else { 2 };
     let with_distance = known
         .into_iter()
-        .map(|known| (distance(name, known), known));
+        .map(|known| (levenshtein(name, known), known));
     let (distance, nearest) = with_distance.min_by_key(|(distance, _)| *distance)?;
     (1..=most).contains(&distance).then_some(nearest)
 }
