@@ -151,10 +151,11 @@ pub(super) fn finding(alarm: Alarm) -> Finding {
     );
     let mut waiters = snapshot.waiters;
     waiters.retain(|waiter| waiter.pool_id == pool.id);
+    // Who gave up when the copy had just been made is in both.
+    let left = failed.filter(|_| stage == Stage::Waiting);
+    waiters.retain(|waiter| left.as_ref().is_none_or(|left| left.id != waiter.id));
     let count = waiters.len() as u64;
-    if stage == Stage::Waiting {
-        waiters.extend(failed);
-    }
+    waiters.extend(left);
     let mut holders = snapshot.holders;
     holders.retain(|holder| holder.pool_id == pool.id);
     Finding {
@@ -266,7 +267,7 @@ pub(super) fn repeated(pool: &PoolInfo, repeats: &Repeats) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::PoolStatus;
+    use crate::registry::{HolderKind, PoolStatus};
 
     fn pool(held: u32, waiting: u32) -> PoolInfo {
         PoolInfo {
@@ -282,6 +283,52 @@ mod tests {
             },
             ..PoolInfo::default()
         }
+    }
+
+    fn alarm(waiters: Vec<Waiter>, failed: Option<Waiter>) -> Alarm {
+        Alarm {
+            id: FindingId(1),
+            stage: Stage::TimedOut,
+            pool: pool(0, 2),
+            snapshot: Snapshot {
+                holders: Vec::new(),
+                waiters,
+                pools: Vec::new(),
+                totals: Vec::new(),
+                closings: Vec::new(),
+                dropped: 0,
+            },
+            evidence: Evidence::default(),
+            since: Moment::FIRST,
+            failed,
+            is_said: true,
+        }
+    }
+
+    fn waiter(id: u64) -> Waiter {
+        Waiter {
+            pool: "shop".into(),
+            kind: HolderKind::Connection,
+            label: None,
+            acquired_by: None,
+            waited_for: Duration::from_secs(1),
+            last_polled_ago: Duration::ZERO,
+            scope: None,
+            id,
+            pool_id: 1,
+            waited: (Moment::FIRST, Moment::FIRST),
+            owner: None,
+            woken_ago: None,
+        }
+    }
+
+    #[test]
+    fn who_gave_up_when_the_copy_had_just_been_made_is_named_once() {
+        let mut alarm = alarm(vec![waiter(1), waiter(2)], Some(waiter(1)));
+        alarm.stage = Stage::Waiting;
+        let finding = finding(alarm);
+        let ids: Vec<_> = finding.waiters.iter().map(|waiter| waiter.id).collect();
+        assert_eq!((ids, finding.count), (vec![2, 1], 1));
     }
 
     #[test]
@@ -318,23 +365,7 @@ mod tests {
 
     #[test]
     fn a_failure_without_a_cause_says_what_is_known() {
-        let alarm = Alarm {
-            id: FindingId(1),
-            stage: Stage::TimedOut,
-            pool: pool(0, 2),
-            snapshot: Snapshot {
-                holders: Vec::new(),
-                waiters: Vec::new(),
-                pools: Vec::new(),
-                totals: Vec::new(),
-                closings: Vec::new(),
-                dropped: 0,
-            },
-            evidence: Evidence::default(),
-            since: Moment::FIRST,
-            failed: None,
-            is_said: true,
-        };
+        let alarm = alarm(Vec::new(), None);
         let finding = finding(alarm);
         let words = "nothing that leaktrace sees explains it: 5 places are free";
         assert!(finding.headline.contains(words), "{finding}");
