@@ -220,6 +220,9 @@ fn measure(quick: bool) -> Result<(Vec<Table>, Vec<Target>), Box<dyn std::error:
     Ok((run.tables, run.targets))
 }
 
+/// How often the self-check measures at most: what else a machine does may hide 200 ns once.
+const TRIES: u32 = 3;
+
 /// A measurement that does not see 200 ns measures nothing.
 fn self_check() -> Result<(), Box<dyn std::error::Error>> {
     let settings = [
@@ -232,27 +235,29 @@ fn self_check() -> Result<(), Box<dyn std::error::Error>> {
         rounds: 150,
         count: 100,
     };
-    let table = groups::single::<Sqlite>(
-        "SQLite",
-        &subject::sqlite()?,
-        &settings,
-        false,
-        Around::Nothing,
-        effort,
-    )?;
-    println!("{}", table.text());
-    let target = targets::delayed(&table).ok_or("the slowed row is missing")?;
-    println!("{}", target.line());
-    if target.met {
-        return Err("200 ns were added to acquire, and S1 is said to be met".into());
+    for _ in 0..TRIES {
+        let table = groups::single::<Sqlite>(
+            "SQLite",
+            &subject::sqlite()?,
+            &settings,
+            false,
+            Around::Nothing,
+            effort,
+        )?;
+        println!("{}", table.text());
+        let target = targets::delayed(&table).ok_or("the slowed row is missing")?;
+        println!("{}", target.line());
+        if target.met {
+            return Err("200 ns were added to acquire, and S1 is said to be met".into());
+        }
+        // By the rounds that were disturbed least: on a busy machine more than half of them may be, and
+        // that only ever adds.
+        let [plain, delayed] = [&table.rows[1], &table.rows[2]].map(|row| row.quantile(0.1));
+        let seen = delayed - plain;
+        println!("of the 200 ns that were added, {seen:.0} ns were seen");
+        if (150.0..450.0).contains(&seen) {
+            return Ok(());
+        }
     }
-    // By the rounds that were disturbed least: on a busy machine more than half of them may be, and
-    // that only ever adds.
-    let [plain, delayed] = [&table.rows[1], &table.rows[2]].map(|row| row.quantile(0.1));
-    let seen = delayed - plain;
-    println!("of the 200 ns that were added, {seen:.0} ns were seen");
-    match (150.0..450.0).contains(&seen) {
-        true => Ok(()),
-        false => Err("200 ns were added to acquire, and something else was seen".into()),
-    }
+    Err("200 ns were added to acquire, and something else was seen".into())
 }

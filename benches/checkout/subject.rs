@@ -111,8 +111,8 @@ type Options<DB> = <<DB as Database>::Connection as sqlx::Connection>::Options;
 #[derive(Debug)]
 pub(crate) struct Subject<DB: Backend> {
     pub(crate) setting: Setting,
-    raw: sqlx::Pool<DB>,
-    ours: Option<leaktrace::Pool<DB>>,
+    pub(super) raw: sqlx::Pool<DB>,
+    pub(super) ours: Option<leaktrace::Pool<DB>>,
 }
 
 impl<DB: Backend> Clone for Subject<DB> {
