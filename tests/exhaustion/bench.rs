@@ -7,6 +7,7 @@ use leaktrace::{
 };
 use sqlx::Database;
 
+use crate::support::db::open_idle;
 use crate::support::{Capture, TestDb, eventually};
 
 /// Longer than any test needs on a busy machine.
@@ -59,13 +60,7 @@ impl Bench {
             .test_before_acquire(false)
             .acquire_timeout(acquire_timeout);
         let raw: sqlx::Pool<DB> = options.connect_lazy(&db.url).expect("a URL");
-        let mut open = Vec::new();
-        while open.len() < max as usize {
-            open.extend(raw.acquire().await.ok());
-        }
-        for mut conn in open {
-            conn.return_to_pool().await;
-        }
+        open_idle(&raw, max as usize).await;
         self.monitor.watch("orders", raw)
     }
 

@@ -8,7 +8,7 @@ use leaktrace::{CauseKind, Config, Finding, PgPool, PoolCounts, Scope, Severity}
 use sqlx::Error;
 
 use crate::bench::{Bench, PATIENCE, assert_names, cause, millis};
-use crate::support::db::postgres_database;
+use crate::support::db::{open_idle, postgres_database};
 use crate::support::servers::Servers;
 use crate::support::{Db, Events, Proxy, eventually, ran_on};
 
@@ -40,13 +40,7 @@ async fn pool(bench: &Bench, servers: &Servers, acquire_timeout: Duration, open:
         .acquire_timeout(acquire_timeout)
         .connect_lazy(&servers.url("LEAKTRACE_TEST_POSTGRES_URL"))
         .expect("a URL");
-    let mut conns = Vec::new();
-    while conns.len() < open {
-        conns.extend(raw.acquire().await.ok());
-    }
-    for mut conn in conns {
-        conn.return_to_pool().await;
-    }
+    open_idle(&raw, open).await;
     bench.monitor.watch("orders", raw)
 }
 

@@ -15,33 +15,36 @@ async fn a_database_that_cannot_be_opened_is_a_connect_error() {
     let orders = bench.options("orders", 1).connect_lazy_with(nowhere);
     assert!(orders.acquire().await.is_err());
     let page = bench.page().await;
-    let errors = "leaktrace_connect_errors_total";
-    assert_eq!(page.of("orders", errors), 1.0);
-    assert_eq!(page.of("archive", errors), 0.0);
+    assert_eq!(page.of("orders", ERRORS), 1.0);
+    assert_eq!(page.of("archive", ERRORS), 0.0);
 }
 
-/// sqlx says that the pool timed out; our own attempt hears what the server says.
-#[tokio::test]
-async fn a_refused_connection_is_both_a_timeout_and_a_connect_error() {
-    let Some(db) = postgres_database().await else {
-        return;
-    };
-    let bench = Bench::new(silent()).await;
+const ERRORS: &str = "leaktrace_connect_errors_total";
+
+/// A pool behind a server that refuses.
+async fn refused(bench: &Bench) -> Option<(Proxy, PgPool)> {
+    let db = postgres_database().await?;
     let proxy = Proxy::start(&db.url);
     proxy.refuse();
-    let orders: PgPool = PgPoolOptions::new()
+    let orders = PgPoolOptions::new()
         .name("orders")
         .monitor(&bench.monitor)
         .acquire_timeout(millis(300))
         .connect_lazy(&proxy.url(&db.url))
         .expect("a pool");
+    Some((proxy, orders))
+}
+
+/// sqlx says that the pool timed out; our own attempt hears what the server says.
+#[tokio::test]
+async fn a_refused_connection_is_both_a_timeout_and_a_connect_error() {
+    let bench = Bench::new(silent()).await;
+    let Some((_proxy, orders)) = refused(&bench).await else {
+        return;
+    };
     assert!(orders.acquire().await.is_err());
     eventually("the attempt failed", LONG, async || {
-        bench
-            .page()
-            .await
-            .of("orders", "leaktrace_connect_errors_total")
-            == 1.0
+        bench.page().await.of("orders", ERRORS) == 1.0
     })
     .await;
     let page = bench.page().await;
@@ -54,25 +57,13 @@ async fn a_refused_connection_is_both_a_timeout_and_a_connect_error() {
 /// One attempt for each outage would look like a single fault.
 #[tokio::test]
 async fn connect_errors_grow_while_acquires_time_out() {
-    let Some(db) = postgres_database().await else {
+    let bench = Bench::new(silent().report_interval(LONG)).await;
+    let Some((_proxy, orders)) = refused(&bench).await else {
         return;
     };
-    let bench = Bench::new(silent().report_interval(LONG)).await;
-    let proxy = Proxy::start(&db.url);
-    proxy.refuse();
-    let orders: PgPool = PgPoolOptions::new()
-        .name("orders")
-        .monitor(&bench.monitor)
-        .acquire_timeout(millis(300))
-        .connect_lazy(&proxy.url(&db.url))
-        .expect("a pool");
     eventually("three attempts failed", LONG, async || {
         assert!(orders.acquire().await.is_err());
-        bench
-            .page()
-            .await
-            .of("orders", "leaktrace_connect_errors_total")
-            >= 3.0
+        bench.page().await.of("orders", ERRORS) >= 3.0
     })
     .await;
 }

@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use tokio::net::TcpListener;
 
 use crate::support::TestDb;
-use crate::support::db::sqlite_database;
+use crate::support::db::{open_idle, sqlite_database};
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -108,13 +108,7 @@ impl Bench {
             .acquire_timeout(patience)
             .test_before_acquire(false);
         let raw = options.connect_lazy(&db.url).expect("a URL");
-        let mut open = loop {
-            if let Ok(conn) = raw.acquire().await {
-                break conn;
-            }
-        };
-        open.return_to_pool().await;
-        drop(open);
+        open_idle(&raw, 1).await;
         (self.monitor.watch(name, raw), db)
     }
 }

@@ -342,3 +342,15 @@ impl Undo {
         Ok(())
     }
 }
+
+/// Opens so many connections of a pool, as often as it takes, and has them idle. For pools that are
+/// watched afterwards: on a busy machine opening one may take longer than an acquire has.
+pub(crate) async fn open_idle<DB: sqlx::Database>(pool: &sqlx::Pool<DB>, count: usize) {
+    let mut open = Vec::new();
+    while open.len() < count {
+        open.extend(pool.acquire().await.ok());
+    }
+    for mut conn in open {
+        conn.return_to_pool().await;
+    }
+}
