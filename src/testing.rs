@@ -33,7 +33,7 @@ pub struct Leaks {
 struct Unseen {
     /// How many were checked out at detail `off`.
     unlisted: usize,
-    /// How many of those are on their way back.
+    /// How many without a record are on their way back.
     returning: usize,
     /// How many are out through the raw pool.
     untracked: usize,

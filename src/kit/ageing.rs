@@ -4,7 +4,7 @@
 //! them, and sqlx replaces the rest at the end of the lifetime.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Whether a connection of that age is replaced now.
@@ -40,7 +40,7 @@ impl Ageing {
     /// A connection was opened just now.
     pub(super) fn born(&self, now: Instant) {
         if !self.jitter.is_zero() {
-            self.age_of(now, now, true);
+            self.draw(&mut self.births(), now, now);
         }
     }
 
@@ -48,23 +48,23 @@ impl Ageing {
         if self.jitter.is_zero() || age < self.lifetime.saturating_sub(self.jitter) {
             return false;
         }
-        match now.checked_sub(age) {
-            Some(born) => age >= self.age_of(born, now, false),
-            None => false,
+        now.checked_sub(age)
+            .is_some_and(|born| age >= self.age_of(born, now))
+    }
+
+    /// At which age the connection is replaced that was born then, or a little before.
+    fn age_of(&self, born: Instant, now: Instant) -> Duration {
+        let mut births = self.births();
+        let until = births.partition_point(|(at, _)| *at <= born);
+        match births[..until].last() {
+            Some((at, age)) if born.saturating_duration_since(*at) < LATE => *age,
+            _ => self.draw(&mut births, born, now),
         }
     }
 
-    /// At which age the connection is replaced that was born then, or a little before. Drawn once, and
-    /// kept: a moment that was drawn anew at each look would mostly be an early one.
-    fn age_of(&self, born: Instant, now: Instant, is_new: bool) -> Duration {
-        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Draws it once, to be kept: a moment that was drawn anew at each look would mostly be an early one.
+    fn draw(&self, births: &mut Vec<(Instant, Duration)>, born: Instant, now: Instant) -> Duration {
         let until = births.partition_point(|(at, _)| *at <= born);
-        let known = until.checked_sub(1).map(|last| births[last]);
-        if let (Some((at, age)), false) = (known, is_new)
-            && born.saturating_duration_since(at) < LATE
-        {
-            return age;
-        }
         let place = self.chance.hash_one((born, until)) % 1_000;
         let part = self.jitter.mul_f64(place as f64 / 1_000.0);
         let age = self.lifetime.saturating_sub(part);
@@ -74,6 +74,10 @@ impl Ageing {
             births.remove(0);
         }
         age
+    }
+
+    fn births(&self) -> MutexGuard<'_, Vec<(Instant, Duration)>> {
+        self.births.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use sqlx::{ConnectOptions, Connection, Database, Error};
 
 use super::status::PoolWords;
-use crate::{Holder, HolderId, Pool};
+use crate::{Holder, HolderId, Pool, PoolStatus};
 
 /// What [`Pool::health`] found.
 #[derive(Clone, Debug, Serialize)]
@@ -106,7 +106,7 @@ async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<Found, String> {
     }
     let labeled = pool.labeled("health").unreported();
     let (looks, pause) = LOOKS;
-    let before = ids(pool);
+    let mut before: Option<Vec<HolderId>> = None;
     for look in 0..=looks {
         if let Some(mut conn) = labeled.try_acquire() {
             if conn.ping().await.is_ok() {
@@ -116,17 +116,20 @@ async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<Found, String> {
             conn.close_on_drop();
             break;
         }
-        let Some(held) = who_holds_all(pool) else {
+        let status = pool.status();
+        if status.size < status.max || status.idle > 0 {
             break;
-        };
-        let now = ids(pool);
+        }
+        let now = pool.holders();
+        let is_back = |holder: &HolderId| now.iter().all(|held| held.id != *holder);
         let served = pool.served_ago().is_some_and(|ago| ago < SERVED);
-        if served || before.iter().any(|holder| !now.contains(holder)) {
+        if served || before.iter().flatten().any(is_back) {
             return Ok(Found::Busy);
         }
         if look == looks {
-            return Err(held);
+            return Err(who_holds_all(&status, &now));
         }
+        before.get_or_insert_with(|| now.iter().map(|holder| holder.id).collect());
         tokio::time::sleep(pause).await;
     }
     let options = pool.connect_options();
@@ -136,21 +139,12 @@ async fn ask<DB: Database>(pool: &Pool<DB>) -> Result<Found, String> {
     Ok(Found::Answers)
 }
 
-fn ids<DB: Database>(pool: &Pool<DB>) -> Vec<HolderId> {
-    let holders = pool.holders();
-    holders.into_iter().map(|holder| holder.id).collect()
-}
-
 /// When no connection can be had: by which lines they are held.
-fn who_holds_all<DB: Database>(pool: &Pool<DB>) -> Option<String> {
-    let status = pool.status();
+fn who_holds_all(status: &PoolStatus, holders: &[Holder]) -> String {
     let out = status.held + status.returning;
-    if status.size < status.max || status.idle > 0 {
-        return None;
-    }
     let mut lines: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
-    for holder in pool.holders() {
-        let line = lines.entry(place(&holder)).or_default();
+    for holder in holders {
+        let line = lines.entry(place(holder)).or_default();
         *line = (line.0 + 1, line.1.max(holder.held_for));
     }
     let mut lines: Vec<_> = lines.into_iter().collect();
@@ -166,7 +160,7 @@ fn who_holds_all<DB: Database>(pool: &Pool<DB>) -> Option<String> {
     if lines.len() > LINES {
         text += &format!(", and {} more lines", lines.len() - LINES);
     }
-    Some(text)
+    text
 }
 
 /// The line that checked it out, or what else tells where it came from.

@@ -103,20 +103,21 @@ impl PoolSettings {
         let (opened, count) = OPENED
             .scope(Cell::new(0), async {
                 let mut opening = std::pin::pin!(opening);
-                loop {
+                let opened = loop {
                     let before = OPENED.with(Cell::get);
                     let rest = std::pin::pin!(tokio::time::sleep(PROGRESS));
                     match select(opening.as_mut(), rest).await {
-                        Either::Left((opened, _)) => return (opened, OPENED.with(Cell::get)),
+                        Either::Left((opened, _)) => break opened,
                         Either::Right(_) if OPENED.with(Cell::get) > before => continue,
                         Either::Right(_) => {}
                     }
                     let asked = std::pin::pin!(self.attempt::<DB>(&connect));
                     match select(opening.as_mut(), asked).await {
-                        Either::Left((opened, _)) => return (opened, OPENED.with(Cell::get)),
+                        Either::Left((opened, _)) => break opened,
                         Either::Right((answer, _)) => words = answer.err(),
                     }
-                }
+                };
+                (opened, OPENED.with(Cell::get))
             })
             .await;
         opened.map_err(|error| {

@@ -131,8 +131,8 @@ impl PoolSettings {
         self.overridden_by(|name| environment(name).or_else(|| lines.get(name).cloned()))
     }
 
-    /// These settings, with what the lookup has in place of them; it cannot be asked for typos. Reads the prefixes of the
-    /// [service](Self::service), too.
+    /// These settings, with what the lookup has in place of them; it cannot be asked for typos. Reads
+    /// the prefixes of the [service](Self::service), too.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
