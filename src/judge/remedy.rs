@@ -193,7 +193,6 @@ fn unseen(holder: &Holder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
     use crate::registry::{Blocker, Blocks, Phase};
     use crate::site::Location;
     use std::time::SystemTime;
@@ -391,18 +390,8 @@ mod tests {
     /// The owner of `holder` waits for another one since two seconds.
     fn waiter_of(holder: &Holder) -> Waiter {
         Waiter {
-            pool: "orders".into(),
-            kind: HolderKind::Statement,
-            label: None,
-            acquired_by: None,
-            waited_for: Duration::from_secs(2),
-            last_polled_ago: Duration::from_secs(2),
-            scope: None,
-            id: 1,
-            pool_id: 1,
             owner: holder.owner,
-            woken_ago: None,
-            waited: (Moment::FIRST, Moment::FIRST.after(Duration::from_secs(2))),
+            ..Waiter::bare(1)
         }
     }
 

@@ -267,7 +267,7 @@ pub(super) fn repeated(pool: &PoolInfo, repeats: &Repeats) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{HolderKind, PoolStatus};
+    use crate::registry::PoolStatus;
 
     fn pool(held: u32, waiting: u32) -> PoolInfo {
         PoolInfo {
@@ -305,26 +305,12 @@ mod tests {
         }
     }
 
-    fn waiter(id: u64) -> Waiter {
-        Waiter {
-            pool: "shop".into(),
-            kind: HolderKind::Connection,
-            label: None,
-            acquired_by: None,
-            waited_for: Duration::from_secs(1),
-            last_polled_ago: Duration::ZERO,
-            scope: None,
-            id,
-            pool_id: 1,
-            waited: (Moment::FIRST, Moment::FIRST),
-            owner: None,
-            woken_ago: None,
-        }
-    }
-
     #[test]
     fn who_gave_up_when_the_copy_had_just_been_made_is_named_once() {
-        let mut alarm = alarm(vec![waiter(1), waiter(2)], Some(waiter(1)));
+        let mut alarm = alarm(
+            vec![Waiter::bare(1), Waiter::bare(2)],
+            Some(Waiter::bare(1)),
+        );
         alarm.stage = Stage::Waiting;
         let finding = finding(alarm);
         let ids: Vec<_> = finding.waiters.iter().map(|waiter| waiter.id).collect();

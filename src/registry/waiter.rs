@@ -61,6 +61,28 @@ pub struct Waiter {
     pub(crate) woken_ago: Option<Duration>,
 }
 
+#[cfg(test)]
+impl Waiter {
+    /// One that has waited for two seconds, and of which nothing else is known.
+    pub(crate) fn bare(id: u64) -> Self {
+        let waited_for = Duration::from_secs(2);
+        Self {
+            pool: "orders".into(),
+            kind: HolderKind::Statement,
+            label: None,
+            acquired_by: None,
+            waited_for,
+            last_polled_ago: waited_for,
+            scope: None,
+            id,
+            pool_id: 1,
+            waited: (Moment::FIRST, Moment::FIRST.after(waited_for)),
+            owner: None,
+            woken_ago: None,
+        }
+    }
+}
+
 /// What is kept of an acquire while it waits.
 pub(super) struct WaiterCell {
     id: u64,
